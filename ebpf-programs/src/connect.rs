@@ -1,0 +1,295 @@
+//! cgroup connect4/6: records who wants to go where, and points the socket at the daemon.
+//!
+//! Decides by the scope of the *current thread*, so a socket that was made elsewhere and passed in
+//! is caught too; and by the socket's own scope, so a strict socket that was passed out is refused.
+
+use core::ptr;
+
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use ebpf_abi::{Config, Counter, Ip, Process, Socket, fail, flags, mode};
+
+use crate::report::{self, Ends};
+use crate::{acting, address, bypass, maps, scope};
+
+const ALLOW: i32 = 1;
+const DENY: i32 = 0;
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const LOOPBACK_IFINDEX: u32 = 1;
+
+/// A connect() as both families have it. A program may only write what its own family has.
+struct Call<const V6: bool> {
+    ctx: *mut bpf_sock_addr,
+    dst: Ip,
+    port: u16,
+}
+
+impl<const V6: bool> Call<V6> {
+    /// Before the connection has a local end.
+    #[inline(always)]
+    fn ends(&self) -> Ends {
+        Ends {
+            local: [0; 4],
+            remote: self.dst,
+            local_port: 0,
+            remote_port: self.port,
+            protocol: IPPROTO_TCP,
+        }
+    }
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn tacit_connect4(ctx: SockAddrContext) -> i32 {
+    let ctx = ctx.sock_addr;
+    // SAFETY: plain context fields.
+    let (ip, port) = unsafe { ((*ctx).user_ip4, (*ctx).user_port) };
+    let dst = [0, 0, address::V4_MAPPED, ip];
+    decide(&Call::<false> { ctx, dst, port: u16::from_be(port as u16) })
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn tacit_connect6(ctx: SockAddrContext) -> i32 {
+    let ctx = ctx.sock_addr;
+    // SAFETY: plain context fields, read word by word as the verifier wants it.
+    let (dst, port) =
+        unsafe { (address::words(ptr::addr_of!((*ctx).user_ip6).cast()), (*ctx).user_port) };
+    decide(&Call::<true> { ctx, dst, port: u16::from_be(port as u16) })
+}
+
+#[inline(always)]
+fn decide<const V6: bool>(call: &Call<V6>) -> i32 {
+    let Some(config) = maps::config() else {
+        return ALLOW;
+    };
+    // SAFETY: plain context fields.
+    let (kind, protocol) = unsafe { ((*call.ctx).type_, (*call.ctx).protocol) };
+    if bypass::is_daemon(config) {
+        return ALLOW;
+    }
+    // SAFETY: plain context field; the socket of a connect() is never null.
+    let sk = unsafe { (*call.ctx).__bindgen_anon_1.sk };
+    if kind != SOCK_STREAM || protocol != IPPROTO_TCP {
+        return other_transport(config, sk);
+    }
+    let own = maps::socket(sk.cast());
+    let own_scope = own.map_or(0, |socket| socket.scope);
+    let scope_id = scope::of_current(config);
+    let reach = Reach { config, sk, scope_id };
+
+    if bypass::is_outbound(config, &call.dst, call.port)
+        || bypass::is_inbound(config, &call.dst, call.port)
+    {
+        return reach.deny(call, Counter::ProxyDialled);
+    }
+    let mode = scope::mode_of(scope_id);
+    if mode != mode::STRICT && scope::mode_of(own_scope) == mode::STRICT {
+        return reach.deny(call, Counter::ForeignSocket);
+    }
+    if mode == mode::OBSERVE {
+        return reach.observe(call);
+    }
+    reach.capture(call, mode)
+}
+
+/// UDP: a socket that was made elsewhere and passed in is the strict scope's from its first packet.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn tacit_sendmsg4(ctx: SockAddrContext) -> i32 {
+    sending(ctx.sock_addr)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn tacit_sendmsg6(ctx: SockAddrContext) -> i32 {
+    sending(ctx.sock_addr)
+}
+
+#[inline(always)]
+fn sending(ctx: *mut bpf_sock_addr) -> i32 {
+    let Some(config) = maps::config() else {
+        return ALLOW;
+    };
+    if config.scope_levels == 0 || bypass::is_daemon(config) {
+        return ALLOW;
+    }
+    // SAFETY: plain context field; the socket of a sendmsg() is never null.
+    other_transport(config, unsafe { (*ctx).__bindgen_anon_1.sk })
+}
+
+/// Marks a socket of another transport as the strict scope's in which it is used. What it may send
+/// is decided packet by packet, in `backstop.rs`.
+#[inline(always)]
+fn other_transport(config: &Config, sk: *mut bpf_sock) -> i32 {
+    let scope_id = scope::of_current(config);
+    if scope::mode_of(scope_id) != mode::STRICT {
+        return ALLOW;
+    }
+    let Some(socket) = maps::socket_or_new(sk.cast()) else {
+        maps::count(Counter::MapFull);
+        return DENY;
+    };
+    socket.scope = scope_id;
+    ALLOW
+}
+
+/// One connect() and where it stands.
+struct Reach<'a> {
+    config: &'a Config,
+    sk: *mut bpf_sock,
+    scope_id: u32,
+}
+
+impl Reach<'_> {
+    #[inline(always)]
+    fn capture<const V6: bool>(&self, call: &Call<V6>, mode: u32) -> i32 {
+        let Some(scope) = maps::scope(self.scope_id) else {
+            return DENY;
+        };
+        if mode != mode::STRICT && !scope::captures_outbound(scope, call.port) {
+            return self.observe(call);
+        }
+        // SAFETY: the helper takes the context.
+        let netns = unsafe { bpf_get_netns_cookie(call.ctx.cast()) };
+        if netns != self.config.netns {
+            // There is no listener of ours in that namespace: nowhere to send it.
+            return self.refuse_if_strict(call, mode, Counter::ForeignNetns);
+        }
+        if address::is_link_local(&call.dst) {
+            // The interface is in sin6_scope_id, which no hook is shown.
+            return self.refuse_if_strict(call, mode, Counter::LinkLocal);
+        }
+        if !bypass::is_alive(self.config) {
+            if scope.fail == fail::CLOSED {
+                return self.deny(call, Counter::DaemonAbsent);
+            }
+            maps::count(Counter::FailedOpen);
+            return self.observe(call);
+        }
+        self.redirect(call, netns)
+    }
+
+    #[inline(always)]
+    fn refuse_if_strict<const V6: bool>(&self, call: &Call<V6>, mode: u32, reason: Counter) -> i32 {
+        if mode == mode::STRICT {
+            return self.deny(call, reason);
+        }
+        self.observe(call)
+    }
+
+    /// Writes the record and points the socket at the outbound listener of its family.
+    #[inline(always)]
+    fn redirect<const V6: bool>(&self, call: &Call<V6>, netns: u64) -> i32 {
+        let Some(socket) = maps::socket_or_new(self.sk.cast()) else {
+            return self.deny(call, Counter::MapFull);
+        };
+        acting::record(&mut socket.owner, &self.config.offsets, netns);
+        socket.opened_ns = socket.owner.seen_ns;
+        socket.scope = self.scope_id;
+        socket.dst = call.dst;
+        if address::is_unspecified(&call.dst) {
+            // connect() takes 0.0.0.0 and :: as loopback, and says so in getpeername().
+            socket.dst[3] =
+                if address::is_v4(&call.dst) { address::LOOPBACK4 } else { address::ONE };
+        }
+        socket.dst_port = call.port;
+        socket.flags = socket.flags & flags::CREATED | flags::REDIRECTED;
+        self.remember_source(socket);
+        let Some(to) = self.way_to_daemon(call, socket) else {
+            return self.deny(call, Counter::BoundDevice);
+        };
+        let v4 = address::is_v4(&call.dst);
+        let port = if v4 { self.config.outbound4 } else { self.config.outbound6 };
+        // SAFETY: plain context fields, written as the hook may.
+        unsafe {
+            (*call.ctx).user_port = u32::from(port.to_be());
+            if V6 {
+                address::write6(call.ctx, &to);
+            } else {
+                (*call.ctx).user_ip4 = to[3];
+            }
+        }
+        maps::count(Counter::Redirected);
+        ALLOW
+    }
+
+    /// What getsockname() is to say: the address that the application bound, or the one that
+    /// routing would have chosen.
+    #[inline(always)]
+    fn remember_source(&self, socket: &mut Socket) {
+        // SAFETY: plain fields of the socket, word by word.
+        let bound = unsafe {
+            if (*self.sk).family == AF_INET {
+                [0, 0, address::V4_MAPPED, (*self.sk).src_ip4]
+            } else {
+                address::words(ptr::addr_of!((*self.sk).src_ip6).cast())
+            }
+        };
+        if !address::is_unspecified(&bound) {
+            socket.src = bound;
+            socket.flags |= flags::SOURCE_BOUND | flags::SOURCE_KNOWN;
+        } else if let Some(source) = maps::source_for(&socket.dst) {
+            socket.src = *source;
+            socket.flags |= flags::SOURCE_KNOWN;
+        } else {
+            socket.src = [0; 4];
+        }
+    }
+
+    /// Where the daemon can be reached from this socket: on loopback; or, from one that is bound to
+    /// a device, at the host's own address there, which is local without leaving the host. Which
+    /// address is dialled matters little: `lookup.rs` finds the daemon by the record.
+    #[inline(always)]
+    fn way_to_daemon<const V6: bool>(&self, call: &Call<V6>, socket: &mut Socket) -> Option<Ip> {
+        // SAFETY: plain field of the socket.
+        socket.bound_ifindex = unsafe { (*self.sk).bound_dev_if };
+        if socket.bound_ifindex > LOOPBACK_IFINDEX {
+            let known = socket.flags & flags::SOURCE_KNOWN != 0;
+            return if known { Some(socket.src) } else { None };
+        }
+        Some(if address::is_v4(&call.dst) {
+            [0, 0, address::V4_MAPPED, address::LOOPBACK4]
+        } else {
+            [0, 0, 0, address::ONE]
+        })
+    }
+
+    /// Leaves the connection alone, but remembers who made it.
+    #[inline(always)]
+    fn observe<const V6: bool>(&self, call: &Call<V6>) -> i32 {
+        if self.scope_id == 0 && self.config.observe_unscoped == 0 {
+            if let Some(socket) = maps::socket(self.sk.cast()) {
+                // What an earlier connection of this socket was is no longer true.
+                socket.flags &= flags::CREATED;
+            }
+            return ALLOW;
+        }
+        // Without memory the connection goes on unrecorded: observing must not break anything.
+        let Some(socket) = maps::socket_or_new(self.sk.cast()) else {
+            maps::count(Counter::EventsLost);
+            return ALLOW;
+        };
+        // SAFETY: the helper takes the context.
+        let netns = unsafe { bpf_get_netns_cookie(call.ctx.cast()) };
+        acting::record(&mut socket.owner, &self.config.offsets, netns);
+        socket.opened_ns = socket.owner.seen_ns;
+        socket.scope = self.scope_id;
+        socket.flags = socket.flags & flags::CREATED | flags::OBSERVED;
+        report::opening(socket, &call.ends());
+        maps::count(Counter::Observed);
+        ALLOW
+    }
+
+    /// EPERM from connect().
+    #[inline(always)]
+    fn deny<const V6: bool>(&self, call: &Call<V6>, reason: Counter) -> i32 {
+        let mut process = Process::default();
+        // SAFETY: the helper takes the context.
+        let netns = unsafe { bpf_get_netns_cookie(call.ctx.cast()) };
+        acting::record(&mut process, &self.config.offsets, netns);
+        report::denied(reason, Some(&process), self.scope_id, &call.ends());
+        DENY
+    }
+}
+
+const AF_INET: u32 = 2;
