@@ -1,0 +1,15 @@
+//! The words about programs and sockets that every layer shares. No I/O, no clock.
+
+mod addr;
+mod claim;
+mod flow;
+mod ports;
+mod scope;
+mod selector;
+
+pub use addr::{ClientAddr, ListenAddr, OriginalDst};
+pub use claim::{CgroupId, ClaimSource, FileId, NetnsCookie, ProcessClaim, ProcessKey};
+pub use flow::{Flow, Listener, ListenerLookup};
+pub use ports::{PortSet, PortSetError};
+pub use scope::{FailMode, Mode, OtherTransports, Scope, ScopeId};
+pub use selector::{Selector, SelectorError, Selectors};
