@@ -1,0 +1,203 @@
+//! Trust bundles: the authorities that may sign for a trust domain.
+//!
+//! Bundles of different trust domains are never merged (SPIFFE Federation §4.2): a [`BundleSet`]
+//! is asked for one trust domain and answers with that one's authorities only. An authority is
+//! read once, when the bundle is made, so that verification works on what is already understood.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+use thiserror::Error;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::certificate::{key_id, system_time};
+use super::id::parse_id;
+use super::pem::pem_block;
+use super::{SpiffeId, TrustDomain};
+
+/// A certificate of an authority, read.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// Subject key id, lower-case hex.
+    pub key_id: String,
+    /// Start of validity.
+    pub not_before: SystemTime,
+    /// End of validity.
+    pub not_after: SystemTime,
+    /// The public key: the content of the bit string in its `SubjectPublicKeyInfo`.
+    pub public_key: Vec<u8>,
+    /// How many intermediates may stand below it; none if it does not say.
+    pub(super) path_len: Option<u32>,
+}
+
+/// The authorities of one trust domain. Without any, nothing of that trust domain is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustBundle {
+    trust_domain: TrustDomain,
+    authorities: Vec<Authority>,
+    /// One for each authority, in the same order; in the form that path validation wants.
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+/// Every bundle that this node knows, by trust domain.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BundleSet(BTreeMap<TrustDomain, Arc<TrustBundle>>);
+
+/// Why certificates do not make a bundle. `index` counts from 0.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BundleError {
+    /// The text is no PEM.
+    #[error("not readable as PEM")]
+    Pem,
+    /// A certificate cannot be read.
+    #[error("certificate {index} cannot be read")]
+    Malformed {
+        /// Which.
+        index: usize,
+    },
+    /// A certificate that may not sign others.
+    #[error("certificate {index} is not that of an authority (CA: true, keyCertSign)")]
+    NotAuthority {
+        /// Which.
+        index: usize,
+    },
+}
+
+impl TrustBundle {
+    /// A bundle of these authorities; no authority at all is allowed.
+    ///
+    /// # Errors
+    /// A certificate that cannot be read or that is no authority's.
+    pub fn new(
+        trust_domain: TrustDomain,
+        certificates: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, BundleError> {
+        let mut bundle = Self { trust_domain, authorities: Vec::new(), anchors: Vec::new() };
+        for (index, certificate) in certificates.into_iter().enumerate() {
+            let anchor = webpki::anchor_from_trusted_cert(&certificate)
+                .map_err(|_unreadable| BundleError::Malformed { index })?
+                .to_owned();
+            bundle.anchors.push(anchor);
+            bundle.authorities.push(Authority::read(index, &certificate)?);
+        }
+        Ok(bundle)
+    }
+
+    /// Reads concatenated PEM certificates.
+    ///
+    /// # Errors
+    /// As for [`TrustBundle::new`], or no PEM.
+    pub fn from_pem(trust_domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
+        let certificates = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<_, _>>()
+            .map_err(|_bad_pem| BundleError::Pem)?;
+        Self::new(trust_domain, certificates)
+    }
+
+    /// The trust domain whose ID an authority's certificate bears (X509-SVID §3.2), if it does.
+    pub fn trust_domain_of(certificate: &CertificateDer<'_>) -> Option<TrustDomain> {
+        let (_rest, x509) = X509Certificate::from_der(certificate).ok()?;
+        let names = x509.subject_alternative_name().ok()??;
+        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        let id = parse_id(uris.next()?).ok()?;
+        (id.path().is_empty() && uris.next().is_none()).then(|| id.trust_domain().clone())
+    }
+
+    /// Concatenated PEM certificates.
+    pub fn to_pem(&self) -> String {
+        self.certificates().map(|der| pem_block("CERTIFICATE", der).to_string()).collect()
+    }
+
+    /// Whose authorities these are.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The authorities.
+    pub fn authorities(&self) -> &[Authority] {
+        &self.authorities
+    }
+
+    /// The authorities as anchors of paths, in the order of [`TrustBundle::authorities`].
+    pub(super) fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+
+    /// The certificates of the authorities.
+    pub fn certificates(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.authorities.iter().map(|authority| &authority.certificate)
+    }
+}
+
+impl Authority {
+    fn read(index: usize, certificate: &CertificateDer<'static>) -> Result<Self, BundleError> {
+        let malformed = || BundleError::Malformed { index };
+        let (rest, x509) =
+            X509Certificate::from_der(certificate).map_err(|_unreadable| malformed())?;
+        if !rest.is_empty() {
+            return Err(malformed());
+        }
+        let constraints = x509.basic_constraints().map_err(|_duplicate| malformed())?;
+        let usage = x509.key_usage().map_err(|_unreadable| malformed())?;
+        // An upstream root that is no SVID itself may lack key usage (X509-SVID §3.2 is a SHOULD).
+        let may_sign = usage.is_none_or(|usage| usage.value.key_cert_sign());
+        let Some(constraints) = constraints.filter(|found| found.value.ca && may_sign) else {
+            return Err(BundleError::NotAuthority { index });
+        };
+        Ok(Self {
+            key_id: key_id(&x509),
+            not_before: system_time(x509.validity().not_before),
+            not_after: system_time(x509.validity().not_after),
+            public_key: x509.public_key().subject_public_key.data.to_vec(),
+            path_len: constraints.value.path_len_constraint,
+            certificate: certificate.clone(),
+        })
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("key_id", &self.key_id)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BundleSet {
+    /// The bundle of this trust domain, and of no other.
+    pub fn get(&self, trust_domain: &TrustDomain) -> Option<&Arc<TrustBundle>> {
+        self.0.get(trust_domain)
+    }
+
+    /// The bundle that may vouch for this ID.
+    pub fn for_id(&self, id: &SpiffeId) -> Option<&Arc<TrustBundle>> {
+        self.get(id.trust_domain())
+    }
+
+    /// All bundles, by trust domain.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<TrustBundle>> {
+        self.0.values()
+    }
+}
+
+impl FromIterator<TrustBundle> for BundleSet {
+    fn from_iter<I: IntoIterator<Item = TrustBundle>>(bundles: I) -> Self {
+        Self(
+            bundles
+                .into_iter()
+                .map(|bundle| (bundle.trust_domain.clone(), Arc::new(bundle)))
+                .collect(),
+        )
+    }
+}
