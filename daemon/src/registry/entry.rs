@@ -1,0 +1,46 @@
+//! One registration entry, and what can be wrong with a set of them.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::spiffe::SpiffeId;
+use crate::workload::Selectors;
+
+/// Gives a SPIFFE ID to every process that has all of these selectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrationEntry {
+    /// Unique id; decides between entries that match equally well.
+    pub id: String,
+    /// The identity.
+    pub spiffe_id: SpiffeId,
+    /// What a process must have, all of it; at least one.
+    pub selectors: Selectors,
+    /// Lifetime of its SVIDs; the issuer's own if absent.
+    pub svid_ttl: Option<Duration>,
+    /// Where the entry was read from, for people.
+    pub origin: String,
+}
+
+/// Why entries cannot stand together.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RegistryError {
+    /// Two entries share an id.
+    #[error("entry id `{id}` of {second} is already used by {first}; give one of them another id")]
+    DuplicateId {
+        /// The id.
+        id: String,
+        /// Origin of the entry that came first.
+        first: String,
+        /// Origin of the other.
+        second: String,
+    },
+    /// An entry would match every process.
+    #[error("entry `{id}` of {origin} has no selectors; give it at least one")]
+    NoSelectors {
+        /// The entry's id.
+        id: String,
+        /// Its origin.
+        origin: String,
+    },
+}

@@ -1,0 +1,11 @@
+//! Registration entries: which selectors make a process which SPIFFE ID. Snapshots, found by an
+//! index; no I/O. Where entries come from is the configuration's affair. Start at [`Registry`].
+
+mod entry;
+mod matcher;
+
+#[cfg(test)]
+mod tests;
+
+pub use entry::{RegistrationEntry, RegistryError};
+pub use matcher::{Lookup, NearMiss, Registry};

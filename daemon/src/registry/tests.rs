@@ -1,0 +1,131 @@
+//! The registry against a naive matcher that looks at every entry.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::spiffe::parse_id;
+use crate::workload::{Selector, Selectors};
+
+fn selectors(numbers: &[u8]) -> Selectors {
+    numbers.iter().map(|number| Selector::new("unix", format!("uid:{number}"))).collect()
+}
+
+fn entry(id: &str, numbers: &[u8]) -> RegistrationEntry {
+    RegistrationEntry {
+        id: id.to_owned(),
+        spiffe_id: parse_id(&format!("spiffe://td/{id}")).unwrap(),
+        selectors: selectors(numbers),
+        svid_ttl: None,
+        origin: format!("test:{id}"),
+    }
+}
+
+/// Ids of the winner and the tied, by looking at every entry.
+fn naive(entries: &[RegistrationEntry], process: &Selectors) -> Vec<String> {
+    let mut all: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.selectors.iter().all(|selector| process.contains(selector)))
+        .collect();
+    let most = all.iter().map(|entry| entry.selectors.len()).max().unwrap_or(0);
+    all.retain(|entry| entry.selectors.len() == most);
+    let mut ids: Vec<_> = all.into_iter().map(|entry| entry.id.clone()).collect();
+    ids.sort();
+    ids
+}
+
+fn ids(lookup: &Lookup) -> Vec<String> {
+    lookup.entry.iter().chain(&lookup.tied).map(|entry| entry.id.clone()).collect()
+}
+
+proptest! {
+    #[test]
+    fn finds_what_a_naive_matcher_finds(
+        sets in prop::collection::vec(prop::collection::vec(0..8_u8, 1..5), 0..30),
+        process in prop::collection::vec(0..8_u8, 0..8),
+    ) {
+        // Ids out of order, so that the order of the input cannot decide.
+        let entries: Vec<_> = sets
+            .iter()
+            .enumerate()
+            .map(|(index, set)| entry(&format!("e{}", (index * 7) % 31), set))
+            .collect();
+        let registry = Registry::new(entries.clone()).unwrap();
+        let process = selectors(&process);
+        prop_assert_eq!(ids(&registry.find(&process)), naive(&entries, &process));
+    }
+
+    #[test]
+    fn near_misses_are_entries_that_lack_something(
+        sets in prop::collection::vec(prop::collection::vec(0..8_u8, 1..5), 0..30),
+        process in prop::collection::vec(0..8_u8, 0..8),
+    ) {
+        let entries = sets.iter().enumerate().map(|(n, set)| entry(&format!("e{n}"), set)).collect();
+        let process = selectors(&process);
+        let misses = Registry::new(entries).unwrap().near_misses(&process);
+        prop_assert!(misses.len() <= 5);
+        prop_assert!(misses.is_sorted_by_key(|miss| std::cmp::Reverse(miss.matched)));
+        for miss in misses {
+            prop_assert!(miss.matched > 0);
+            prop_assert!(!process.contains(&miss.missing));
+            prop_assert!(miss.entry.selectors.contains(&miss.missing));
+        }
+    }
+}
+
+#[test]
+fn most_selectors_win() {
+    let registry = Registry::new(vec![entry("a", &[1]), entry("b", &[1, 2])]).unwrap();
+    assert_eq!(ids(&registry.find(&selectors(&[1, 2, 3]))), ["b"]);
+    assert_eq!(ids(&registry.find(&selectors(&[1, 3]))), ["a"]);
+    assert_eq!(registry.find(&selectors(&[2, 3])), Lookup::default());
+    assert_eq!(registry.find(&Selectors::new()), Lookup::default());
+}
+
+#[test]
+fn of_several_the_lowest_id_wins_and_the_others_are_told() {
+    let all = vec![entry("b", &[1, 2]), entry("c", &[1, 3]), entry("a", &[2, 3]), entry("d", &[1])];
+    let registry = Registry::new(all).unwrap();
+    assert_eq!(ids(&registry.find(&selectors(&[1, 2, 3]))), ["a", "b", "c"]);
+}
+
+#[test]
+fn entries_with_the_same_selectors_are_twins() {
+    let all = vec![entry("b", &[1, 2]), entry("a", &[2, 1]), entry("c", &[1])];
+    let twins = Registry::new(all).unwrap().twins();
+    assert_eq!(twins.len(), 1);
+    assert_eq!(twins[0].iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn tells_everything_that_is_wrong() {
+    let errors =
+        Registry::new(vec![entry("a", &[1]), entry("a", &[2]), entry("b", &[])]).unwrap_err();
+    assert!(matches!(errors[0], RegistryError::DuplicateId { .. }), "{errors:?}");
+    assert!(matches!(errors[1], RegistryError::NoSelectors { .. }), "{errors:?}");
+}
+
+#[test]
+fn tells_the_first_selector_that_failed() {
+    let registry = Registry::new(vec![entry("a", &[1, 2, 3]), entry("b", &[1, 9])]).unwrap();
+    let misses = registry.near_misses(&selectors(&[1, 2]));
+    assert_eq!(misses[0].entry.id, "a");
+    assert_eq!((misses[0].matched, misses[0].missing.to_string()), (2, "unix:uid:3".to_owned()));
+    assert_eq!((misses[1].matched, misses[1].missing.to_string()), (1, "unix:uid:9".to_owned()));
+}
+
+#[test]
+fn a_lookup_looks_only_at_entries_filed_under_its_selectors() {
+    // Every entry shares a selector with every other; each has a rare one of its own.
+    let shared = Selector::new("unix", "uid:0");
+    let all = (0..10_000).map(|n| {
+        let own = Selector::new("unix", format!("path:/bin/{n}"));
+        RegistrationEntry {
+            selectors: Selectors::from([shared.clone(), own]),
+            ..entry(&format!("e{n}"), &[])
+        }
+    });
+    let registry = Registry::new(all.collect()).unwrap();
+    assert!(registry.longest_bucket() <= 1);
+    let process = Selectors::from([shared, Selector::new("unix", "path:/bin/77")]);
+    assert_eq!(ids(&registry.find(&process)), ["e77"]);
+}
