@@ -1,0 +1,14 @@
+//! The machine: everything that calls the kernel outside of eBPF. Knows nothing of identities.
+
+pub mod bpf_link;
+pub mod cgroup;
+pub mod clock;
+pub mod mounts;
+mod netlink;
+pub mod netns;
+pub mod process;
+pub mod sockets;
+pub mod sockopt;
+pub mod task;
+
+pub use netlink::{diag, route_changes, routes};
