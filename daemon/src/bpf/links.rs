@@ -1,0 +1,160 @@
+//! Which program hangs where, and how it stays there: links pinned by instance and ABI version.
+//!
+//! Stopping the daemon never detaches: strict scopes stay closed. A starting daemon replaces the
+//! program of each pinned link atomically; only [`remove`] detaches.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::Program;
+
+use crate::sys::bpf_link;
+
+use super::LoadError;
+
+/// Where a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Cgroup,
+    Netns,
+    /// The raw tracepoint `cgroup_mkdir`; its attach type is not used.
+    CgroupMade,
+}
+
+/// Every program: name in the object, `enum bpf_attach_type`, where.
+const PROGRAMS: [(&str, u32, Target); 17] = [
+    // A cgroup that is made anew is in its scope from the first moment.
+    ("tacit_cgroup_made", 0, Target::CgroupMade),
+    // Who is it, before anything can act on it.
+    ("tacit_sock_create", 2, Target::Cgroup),
+    ("tacit_post_bind4", 12, Target::Cgroup),
+    ("tacit_post_bind6", 13, Target::Cgroup),
+    ("tacit_established", 3, Target::Cgroup),
+    ("tacit_getpeername4", 29, Target::Cgroup),
+    ("tacit_getpeername6", 30, Target::Cgroup),
+    ("tacit_getsockname4", 31, Target::Cgroup),
+    ("tacit_getsockname6", 32, Target::Cgroup),
+    ("tacit_original_dst", 21, Target::Cgroup),
+    // What captures, last: by now what it needs is in place.
+    ("tacit_lookup", 36, Target::Netns),
+    ("tacit_connect4", 10, Target::Cgroup),
+    ("tacit_connect6", 11, Target::Cgroup),
+    ("tacit_sendmsg4", 14, Target::Cgroup),
+    ("tacit_sendmsg6", 15, Target::Cgroup),
+    ("tacit_ingress", 0, Target::Cgroup),
+    ("tacit_egress", 1, Target::Cgroup),
+];
+
+/// Whether a program is attached and pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinStatus {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Whether its link is there.
+    pub attached: bool,
+}
+
+/// Loads every program into the kernel: the verifier sees them all before any is attached.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    for (name, _, _) in PROGRAMS {
+        let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+        let loaded = match program {
+            Program::CgroupSkb(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSockopt(program) => program.load(),
+            Program::RawTracePoint(program) => program.load(),
+            Program::SkLookup(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            _ => return Err(LoadError::Missing(name)),
+        };
+        loaded.map_err(|source| LoadError::Program {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+    }
+    Ok(())
+}
+
+/// Attaches every program, or replaces what is pinned, atomically one by one.
+pub(super) fn attach(ebpf: &Ebpf, cgroup: &Path, folder: &Path) -> Result<(), LoadError> {
+    let open = |path: &Path| {
+        File::open(path).map_err(|source| LoadError::Pin { path: path.to_owned(), source })
+    };
+    let (cgroup, netns) = (open(cgroup)?, open(Path::new("/proc/self/ns/net"))?);
+    for (name, attach_type, target) in PROGRAMS {
+        let program = ebpf.program(name).ok_or(LoadError::Missing(name))?;
+        let fd = program.fd().map_err(|source| LoadError::Program {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+        let pin = folder.join(name);
+        let attached = match target {
+            Target::Cgroup => attach_one(fd.as_fd(), cgroup.as_fd(), attach_type, &pin),
+            Target::Netns => attach_one(fd.as_fd(), netns.as_fd(), attach_type, &pin),
+            Target::CgroupMade => attach_tracepoint(fd.as_fd(), "cgroup_mkdir", &pin),
+        };
+        attached.map_err(|source| LoadError::Attach { name, source })?;
+    }
+    Ok(())
+}
+
+fn attach_one(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+    pin: &Path,
+) -> io::Result<()> {
+    match bpf_link::open(pin) {
+        // A link whose cgroup or namespace is gone cannot be updated: make it anew.
+        Ok(link) if bpf_link::update(link.as_fd(), program).is_ok() => return Ok(()),
+        Ok(_) => fs::remove_file(pin)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let link = bpf_link::create(program, target, attach_type)?;
+    bpf_link::pin(link.as_fd(), pin)
+}
+
+/// The kernel cannot replace the program of such a link: the new one is there before the old goes.
+fn attach_tracepoint(program: BorrowedFd<'_>, name: &str, pin: &Path) -> io::Result<()> {
+    let link = bpf_link::create_tracepoint(program, name)?;
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    bpf_link::pin(link.as_fd(), pin)
+}
+
+/// What is attached.
+pub(super) fn status(folder: &Path) -> Vec<PinStatus> {
+    PROGRAMS
+        .iter()
+        .map(|(name, _, _)| PinStatus {
+            program: name,
+            attached: bpf_link::open(&folder.join(name)).is_ok(),
+        })
+        .collect()
+}
+
+/// Makes a folder under bpffs that only root may look into.
+pub(super) fn folder(path: &Path) -> Result<PathBuf, LoadError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| LoadError::Pin { path: path.to_owned(), source })?;
+    Ok(path.to_owned())
+}
+
+/// Detaches and forgets everything of an instance, of whatever ABI version. What is already gone
+/// is no error.
+pub(super) fn remove(instance: &Path) -> Result<(), LoadError> {
+    match fs::remove_dir_all(instance) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(LoadError::Pin { path: instance.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
