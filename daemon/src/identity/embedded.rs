@@ -1,0 +1,146 @@
+//! The issuer inside the daemon: signs with the authority of this node. The root's key is not
+//! needed; where it is kept beside, the node's authority is renewed by itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::ca_files::{CaError, NodeAuthority, exists, has_root_key, init_ca, renew_node};
+use super::issuer::{AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing};
+use super::local_ca::SigningAuthority;
+use crate::spiffe::{Authority, BundleSet, TrustDomain, X509Svid};
+use crate::sys::clock;
+
+/// What the embedded CA needs to know.
+#[derive(Debug, Clone)]
+pub struct CaSettings {
+    /// Where its files are: a directory of its own, made if it is absent.
+    pub directory: PathBuf,
+    /// The trust domain that the configuration names.
+    pub trust_domain: TrustDomain,
+    /// The node's name, for certificates that it makes for itself.
+    pub node: String,
+    /// How far the start of an SVID lies in the past, for peers whose clocks are behind.
+    pub backdate: Duration,
+    /// Wall-clock time.
+    pub clock: fn() -> SystemTime,
+}
+
+impl CaSettings {
+    /// As the standards and SPIRE have it: SVIDs start 10 s ago.
+    pub fn new(directory: PathBuf, trust_domain: TrustDomain, node: String) -> Self {
+        let backdate = Duration::from_secs(10);
+        Self { directory, trust_domain, node, backdate, clock: clock::now }
+    }
+}
+
+/// The embedded CA.
+#[derive(Debug)]
+pub struct LocalCa {
+    settings: CaSettings,
+    signing: ArcSwap<SigningAuthority>,
+    bundles: watch::Sender<Arc<BundleSet>>,
+}
+
+impl LocalCa {
+    /// Opens the CA directory; makes root and node authority where there is none at all.
+    /// Blocks on files: call it at start.
+    ///
+    /// # Errors
+    /// See [`CaError`]. A directory that holds only a part is never filled up: an authority that
+    /// others trust would silently be replaced by one that nobody does.
+    pub fn open(settings: CaSettings) -> Result<Self, CaError> {
+        let (directory, now) = (&settings.directory, (settings.clock)());
+        if !exists(directory) {
+            init_ca(directory, &settings.trust_domain, &settings.node, now)?;
+            tracing::info!(directory = %directory.display(), "a new authority was made");
+        }
+        // A node that was down for a year comes back by itself if it can.
+        let read = NodeAuthority::read(directory, now);
+        let node = match read {
+            Err(CaError::Issue(IssueError::AuthorityExpired { .. })) if has_root_key(directory) => {
+                renew_node(directory, &settings.node, now)?;
+                NodeAuthority::read(directory, now)?
+            }
+            read => read?,
+        };
+        if *node.signing.trust_domain() != settings.trust_domain {
+            return Err(CaError::ForeignTrustDomain {
+                path: directory.clone(),
+                found: node.signing.trust_domain().clone(),
+                expected: settings.trust_domain,
+            });
+        }
+        let bundles = watch::Sender::new(Arc::new([node.bundle].into_iter().collect()));
+        Ok(Self { signing: ArcSwap::from_pointee(node.signing), bundles, settings })
+    }
+
+    fn sign(&self, request: &IssueRequest) -> Result<X509Svid, IssueError> {
+        let now = (self.settings.clock)();
+        self.renew_if_due(now);
+        self.signing.load().svid(request, self.settings.backdate, now)
+    }
+
+    /// Rare and short: once in a year, a few kilobytes of files.
+    fn renew_if_due(&self, now: SystemTime) {
+        let directory = &self.settings.directory;
+        if !is_due(self.signing.load().authority(), now) || !has_root_key(directory) {
+            return;
+        }
+        let renewed = renew_node(directory, &self.settings.node, now)
+            .and_then(|()| NodeAuthority::read(directory, now));
+        match renewed {
+            Ok(node) => {
+                self.signing.store(Arc::new(node.signing));
+                tracing::info!("the node's authority was renewed");
+            }
+            // SVIDs can still be signed; `tacit status` shows the warning.
+            Err(error) => tracing::debug!(%error, "the node's authority could not be renewed"),
+        }
+    }
+}
+
+/// Whether less than a third of an authority's life is left.
+fn is_due(authority: &Authority, now: SystemTime) -> bool {
+    let life = authority.not_after.duration_since(authority.not_before).unwrap_or_default();
+    authority.not_after.duration_since(now).unwrap_or_default() < life / 3
+}
+
+impl Issuer for LocalCa {
+    fn issue(&self, request: IssueRequest) -> Issuing<'_> {
+        // Two signatures' worth of work: not worth another thread.
+        Box::pin(async move { self.sign(&request) })
+    }
+
+    fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
+        self.bundles.subscribe()
+    }
+
+    fn authorities(&self) -> Vec<AuthorityStatus> {
+        let now = (self.settings.clock)();
+        let status = |role, authority: &Authority, remedy| AuthorityStatus {
+            role,
+            key_id: authority.key_id.clone(),
+            not_after: authority.not_after,
+            warning: is_due(authority, now).then_some(remedy),
+        };
+        let signing = self.signing.load();
+        let node = status(
+            "node",
+            signing.authority(),
+            "less than a third of its life is left; give this node a new authority (tacit ca issue-node)",
+        );
+        let bundles = self.bundles.borrow();
+        let roots = bundles.iter().flat_map(|bundle| bundle.authorities()).map(|root| {
+            status(
+                "root",
+                root,
+                "less than a third of its life is left; make a new root and add it to bundle.pem on every node",
+            )
+        });
+        std::iter::once(node).chain(roots).collect()
+    }
+}

@@ -1,0 +1,43 @@
+//! Why a process has the identity that it has, or none: what `tacit explain` shows.
+
+use std::sync::Arc;
+
+use super::resolve::Identities;
+use crate::attest::{AttestError, Attestation};
+use crate::registry::{NearMiss, RegistrationEntry};
+use crate::workload::ProcessClaim;
+
+/// How a claim is judged, step by step.
+#[derive(Debug)]
+pub struct Explanation {
+    /// What is known about the process, or why nothing is.
+    pub attestation: Result<Arc<Attestation>, AttestError>,
+    /// The entry that names it.
+    pub entry: Option<Arc<RegistrationEntry>>,
+    /// Entries that match as well, and lose by their id.
+    pub tied: Vec<Arc<RegistrationEntry>>,
+    /// Entries that nearly match, each with the first selector that is missing.
+    pub near_misses: Vec<NearMiss>,
+}
+
+impl Identities {
+    /// Judges a claim as [`Identities::of`] does, and keeps what it saw. Issues nothing.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn explain(&self, claim: &ProcessClaim) -> Explanation {
+        let attestation = self.inner.attestor.attest(claim).await;
+        let Ok(found) = &attestation else {
+            return Explanation {
+                attestation,
+                entry: None,
+                tied: Vec::new(),
+                near_misses: Vec::new(),
+            };
+        };
+        let registry = Arc::clone(&self.inner.registry.borrow());
+        let lookup = registry.find(&found.selectors);
+        let near_misses = registry.near_misses(&found.selectors);
+        Explanation { attestation, entry: lookup.entry, tied: lookup.tied, near_misses }
+    }
+}

@@ -1,0 +1,100 @@
+//! The seam behind which SVIDs are made: the CA inside the daemon, or a SPIRE server.
+//! An issuer answers for one node; it does not know processes or entries, only IDs.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::spiffe::{BundleSet, SpiffeId, TrustDomain, VerifyError, X509Svid};
+
+/// What is asked of an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssueRequest {
+    /// For whom.
+    pub spiffe_id: SpiffeId,
+    /// How long it should be valid; the issuer may give less.
+    pub ttl: Duration,
+}
+
+/// An SVID on its way.
+pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<X509Svid, IssueError>> + Send + 'a>>;
+
+/// Makes SVIDs, and says whom to trust.
+pub trait Issuer: fmt::Debug + Send + Sync {
+    /// Makes a key and an SVID for it.
+    ///
+    /// # Errors
+    /// The caller keeps what it has and asks again later.
+    fn issue(&self, request: IssueRequest) -> Issuing<'_>;
+
+    /// The bundles of every trust domain that is known; changes as authorities come and go.
+    fn bundles(&self) -> watch::Receiver<Arc<BundleSet>>;
+
+    /// The authorities that this issuer signs with or under, for `tacit status`.
+    fn authorities(&self) -> Vec<AuthorityStatus>;
+}
+
+/// An authority and how long it will last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorityStatus {
+    /// What it is to this node: `root` or `node`.
+    pub role: &'static str,
+    /// Subject key id, lower-case hex.
+    pub key_id: String,
+    /// End of validity.
+    pub not_after: SystemTime,
+    /// What the operator has to do soon, if anything.
+    pub warning: Option<&'static str>,
+}
+
+/// Why there is no SVID.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum IssueError {
+    /// This issuer signs for another trust domain.
+    #[error(
+        "{id} is not in trust domain {trust_domain}, for which this node may sign; correct the entry"
+    )]
+    ForeignTrustDomain {
+        /// The ID that was asked for.
+        id: SpiffeId,
+        /// The trust domain of the issuer.
+        trust_domain: TrustDomain,
+    },
+    /// The issuer's own certificate has expired.
+    #[error(
+        "the node's authority expired at {}; give the node a new one (tacit ca issue-node)",
+        humantime::format_rfc3339_seconds(*.not_after)
+    )]
+    AuthorityExpired {
+        /// When.
+        not_after: SystemTime,
+    },
+    /// The cryptographic library refused.
+    #[error("could not {0}")]
+    Crypto(&'static str),
+    /// What was issued is no valid SVID; nothing is done with it.
+    #[error("the issuer made no valid SVID: {0}")]
+    Invalid(VerifyError),
+    /// What was issued cannot be used; nothing is done with it.
+    #[error("what the issuer made {0}")]
+    Unusable(&'static str),
+    /// No answer in time.
+    #[error("the issuer did not answer within {}s", .0.as_secs())]
+    TimedOut(Duration),
+    /// The issuer is known to fail just now: its last error, without asking again.
+    #[error("{last} (it is asked again in {}s)", retry_in.as_secs())]
+    NotYetRetried {
+        /// Why it failed.
+        last: Arc<Self>,
+        /// When it is asked again.
+        retry_in: Duration,
+    },
+    /// The entry was removed or changed meanwhile.
+    #[error("the registration entry is gone")]
+    EntryGone,
+}

@@ -1,0 +1,244 @@
+//! From a claim to an identity: attest, find the entry, have its SVID at hand.
+//! [`Identities::of`] is the one question that the data plane asks.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+use tokio::sync::{Notify, watch};
+
+use super::issuer::{AuthorityStatus, IssueError, Issuer};
+use super::slot::{Slot, SlotKey, Source, SvidStatus};
+use crate::attest::{AttestError, Attestation, Attestor};
+use crate::policy::DenyReason;
+use crate::registry::{RegistrationEntry, Registry};
+use crate::spiffe::{BundleSet, X509Svid};
+use crate::sys::clock;
+use crate::workload::ProcessClaim;
+
+/// How identities are kept.
+#[derive(Debug, Clone)]
+pub struct IdentitySettings {
+    /// Lifetime of an SVID whose entry names none.
+    pub svid_ttl: Duration,
+    /// How many entries get their SVID before anybody asks for it, in the order of their ids.
+    pub prefetch: usize,
+    /// The longest that an issuer may take.
+    pub issue_timeout: Duration,
+    /// Wall-clock time.
+    pub clock: fn() -> SystemTime,
+}
+
+impl Default for IdentitySettings {
+    fn default() -> Self {
+        Self {
+            svid_ttl: Duration::from_hours(1),
+            prefetch: 1000,
+            issue_timeout: Duration::from_secs(10),
+            clock: clock::now,
+        }
+    }
+}
+
+/// Who a process is, and with what it proves it.
+#[derive(Debug, Clone)]
+pub struct WorkloadIdentity {
+    /// The entry that names it.
+    pub entry: Arc<RegistrationEntry>,
+    /// What is known about the process.
+    pub attestation: Arc<Attestation>,
+    /// Its SVID now and after each renewal. It closes when the entry is removed or changed, or
+    /// when the SVID has expired (then the last one seen is past its `not_after`).
+    pub svid: watch::Receiver<Arc<X509Svid>>,
+}
+
+/// Why a process has no identity.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// It could not be attested.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    /// It was attested, and no entry matches.
+    #[error("no registration entry matches the process")]
+    NoEntry {
+        /// What is known about it.
+        attestation: Arc<Attestation>,
+    },
+    /// An entry matches, but there is no valid SVID.
+    #[error("entry `{}` has no valid SVID: {error}", entry.id)]
+    NoSvid {
+        /// What is known about it.
+        attestation: Arc<Attestation>,
+        /// The entry.
+        entry: Arc<RegistrationEntry>,
+        /// Why.
+        error: IssueError,
+    },
+}
+
+/// Everything about identities on this node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Identities {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) attestor: Attestor,
+    pub(super) registry: watch::Receiver<Arc<Registry>>,
+    pub(super) source: Source,
+    pub(super) settings: IdentitySettings,
+    slots: Mutex<HashMap<SlotKey, Arc<Slot>>>,
+}
+
+impl IdentityError {
+    /// The reason as records and metrics carry it.
+    pub fn reason(&self) -> DenyReason {
+        match self {
+            Self::Attest(AttestError::PidReused(_)) => DenyReason::PidReused,
+            Self::Attest(AttestError::ProcessChanged { .. }) => DenyReason::ProcessChanged,
+            Self::Attest(_) => DenyReason::AttestFailed,
+            Self::NoEntry { .. } => DenyReason::NoIdentity,
+            Self::NoSvid { .. } => DenyReason::NoSvid,
+        }
+    }
+
+    /// What is known about the process, where that much succeeded.
+    pub fn attestation(&self) -> Option<&Arc<Attestation>> {
+        match self {
+            Self::Attest(_) => None,
+            Self::NoEntry { attestation } | Self::NoSvid { attestation, .. } => Some(attestation),
+        }
+    }
+}
+
+impl Identities {
+    /// Nothing is issued before [`Identities::run`] or the first question.
+    pub fn new(
+        attestor: Attestor,
+        registry: watch::Receiver<Arc<Registry>>,
+        issuer: Arc<dyn Issuer>,
+        settings: IdentitySettings,
+    ) -> Self {
+        let source = Source {
+            issuer,
+            timeout: settings.issue_timeout,
+            clock: settings.clock,
+            woken: Arc::new(Notify::new()),
+        };
+        let inner = Inner { attestor, registry, source, settings, slots: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Who is this process?
+    ///
+    /// # Errors
+    /// See [`IdentityError`]. Never an SVID that has expired: a peer would refuse it, and a record
+    /// would name an identity that was not proved.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn of(&self, claim: &ProcessClaim) -> Result<WorkloadIdentity, IdentityError> {
+        let attestation = self.inner.attestor.attest(claim).await?;
+        loop {
+            let Some((entry, slot)) = self.inner.slot_of(&attestation) else {
+                return Err(IdentityError::NoEntry { attestation });
+            };
+            match slot.obtain(&self.inner.source).await {
+                Ok(svid) => {
+                    return Ok(WorkloadIdentity { entry, attestation, svid });
+                }
+                // Each further round needs yet another change of the registry meanwhile.
+                Err(IssueError::EntryGone) => {}
+                Err(error) => {
+                    return Err(IdentityError::NoSvid { attestation, entry, error });
+                }
+            }
+        }
+    }
+
+    /// What is known about a process, without asking for its identity.
+    ///
+    /// # Errors
+    /// As for [`Attestor::attest`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn attest(&self, claim: &ProcessClaim) -> Result<Arc<Attestation>, AttestError> {
+        self.inner.attestor.attest(claim).await
+    }
+
+    /// Whom to trust.
+    pub fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
+        self.inner.source.issuer.bundles()
+    }
+
+    /// The authorities that this node signs with or under.
+    pub fn authorities(&self) -> Vec<AuthorityStatus> {
+        self.inner.source.issuer.authorities()
+    }
+
+    /// Every SVID, in the order of the entries' ids.
+    pub fn svids(&self) -> Vec<SvidStatus> {
+        let mut svids: Vec<_> = self.inner.all_slots().iter().map(|slot| slot.status()).collect();
+        svids.sort_by(|a, b| a.entry.cmp(&b.entry));
+        svids
+    }
+}
+
+impl Inner {
+    /// The entry of a process and the place of its SVID. The registry is read while the slots are
+    /// locked: a slot is thus never made for an entry that [`Inner::reconcile`] has just retired.
+    fn slot_of(&self, attestation: &Attestation) -> Option<(Arc<RegistrationEntry>, Arc<Slot>)> {
+        let mut slots = self.slots();
+        let registry = Arc::clone(&self.registry.borrow());
+        let entry = registry.find(&attestation.selectors).entry?;
+        let slot = self.slot(&mut slots, &entry);
+        Some((entry, slot))
+    }
+
+    fn slot(
+        &self,
+        slots: &mut HashMap<SlotKey, Arc<Slot>>,
+        entry: &RegistrationEntry,
+    ) -> Arc<Slot> {
+        let ttl = entry.svid_ttl.unwrap_or(self.settings.svid_ttl);
+        let key = SlotKey::from(entry);
+        let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key, ttl)));
+        slot.set_ttl(ttl);
+        Arc::clone(slot)
+    }
+
+    /// Brings the slots in line with the registry: those of entries that are gone are closed,
+    /// those to be fetched ahead are made.
+    pub(super) fn reconcile(&self) {
+        let mut slots = self.slots();
+        let registry = Arc::clone(&self.registry.borrow());
+        let known: HashSet<SlotKey> =
+            registry.entries().iter().map(|entry| SlotKey::from(entry.as_ref())).collect();
+        slots.retain(|key, slot| {
+            let kept = known.contains(key);
+            if !kept {
+                slot.retire();
+            }
+            kept
+        });
+        for (at, entry) in registry.entries().iter().enumerate() {
+            // Beyond the limit, only what somebody has asked for is kept fresh.
+            if at < self.settings.prefetch || slots.contains_key(&SlotKey::from(entry.as_ref())) {
+                self.slot(&mut slots, entry);
+            }
+        }
+    }
+
+    /// All of them, as they are now.
+    pub(super) fn all_slots(&self) -> Vec<Arc<Slot>> {
+        self.slots().values().map(Arc::clone).collect()
+    }
+
+    /// A panic while it is held leaves at most one slot too few.
+    fn slots(&self) -> MutexGuard<'_, HashMap<SlotKey, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

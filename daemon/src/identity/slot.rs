@@ -1,0 +1,293 @@
+//! The SVID of one registration entry: issued once however many ask, renewed in place, dropped
+//! when it expires or its entry goes. Those who hold it watch it; a closed watch means: no longer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+
+use super::issuer::{IssueError, IssueRequest, Issuer};
+use super::rotation::{draw, renew_at, retry_after};
+use crate::registry::RegistrationEntry;
+use crate::spiffe::{SpiffeId, X509Svid};
+use crate::workload::Selectors;
+
+/// How an SVID is come by: the issuer, our patience, the clock, and whom to tell.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) issuer: Arc<dyn Issuer>,
+    pub(super) timeout: Duration,
+    pub(super) clock: fn() -> SystemTime,
+    /// Told after each answer of the issuer, so that the next renewal can be planned.
+    pub(super) woken: Arc<Notify>,
+}
+
+/// What makes two entries the same to those who hold its SVID. Selectors belong to it: a process
+/// that matched an entry before it was edited need not match it now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct SlotKey {
+    id: String,
+    spiffe_id: SpiffeId,
+    selectors: Selectors,
+}
+
+/// The SVID of one entry.
+#[derive(Debug)]
+pub(super) struct Slot {
+    key: SlotKey,
+    /// Held by whoever asks the issuer.
+    turn: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    ttl: Duration,
+    svid: Option<watch::Sender<Arc<X509Svid>>>,
+    /// When the issuer is to be asked next, whether for renewal or again.
+    ask_at: SystemTime,
+    failures: u32,
+    last_error: Option<Arc<IssueError>>,
+    /// Its entry is gone: nothing is published any more.
+    retired: bool,
+    /// A task is on its way to renew it.
+    renewing: bool,
+}
+
+/// How the SVID of an entry stands, for `tacit svid`.
+#[derive(Debug, Clone)]
+pub struct SvidStatus {
+    /// Id of the entry.
+    pub entry: String,
+    /// The identity.
+    pub spiffe_id: SpiffeId,
+    /// The SVID that is handed out now.
+    pub svid: Option<Arc<X509Svid>>,
+    /// When the issuer is asked next.
+    pub renew_at: SystemTime,
+    /// How often it has failed in a row.
+    pub failures: u32,
+    /// Why it failed last.
+    pub last_error: Option<Arc<IssueError>>,
+}
+
+/// Gives the claim on a renewal back, also when the issuer panics.
+struct RenewalClaim<'a> {
+    slot: &'a Slot,
+    woken: &'a Notify,
+}
+
+impl Drop for RenewalClaim<'_> {
+    fn drop(&mut self) {
+        self.slot.state().renewing = false;
+        self.woken.notify_one();
+    }
+}
+
+impl From<&RegistrationEntry> for SlotKey {
+    fn from(entry: &RegistrationEntry) -> Self {
+        Self {
+            id: entry.id.clone(),
+            spiffe_id: entry.spiffe_id.clone(),
+            selectors: entry.selectors.clone(),
+        }
+    }
+}
+
+impl Slot {
+    /// Nothing issued yet; due at once.
+    pub(super) fn new(key: SlotKey, ttl: Duration) -> Self {
+        let state = State {
+            ttl,
+            svid: None,
+            ask_at: SystemTime::UNIX_EPOCH,
+            failures: 0,
+            last_error: None,
+            retired: false,
+            renewing: false,
+        };
+        Self { key, turn: tokio::sync::Mutex::default(), state: Mutex::new(state) }
+    }
+
+    /// The SVID, issued now if there is none.
+    ///
+    /// # Errors
+    /// The issuer's; without asking it while it is known to fail.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was asked for is lost, the next in line asks again.
+    pub(super) async fn obtain(
+        &self,
+        source: &Source,
+    ) -> Result<watch::Receiver<Arc<X509Svid>>, IssueError> {
+        if let Some(svid) = self.current((source.clock)())? {
+            return Ok(svid);
+        }
+        let _turn = self.turn.lock().await;
+        let now = (source.clock)();
+        if let Some(svid) = self.current(now)? {
+            return Ok(svid);
+        }
+        if let Some((last, retry_in)) = self.known_failure(now) {
+            return Err(IssueError::NotYetRetried { last, retry_in });
+        }
+        let asked = self.ask(source).await;
+        source.woken.notify_one();
+        asked?;
+        self.current((source.clock)())?.ok_or(IssueError::Unusable("expired at once"))
+    }
+
+    /// Renews the SVID if that is due; a failure is kept, and the last good SVID with it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn renew(&self, source: &Source) {
+        let _claim = RenewalClaim { slot: self, woken: &source.woken };
+        let _turn = self.turn.lock().await;
+        if self.is_due((source.clock)()) {
+            // Kept in the state, logged there.
+            let _kept = self.ask(source).await.is_ok();
+        }
+    }
+
+    /// Whether a task should be sent to renew it; says so once until that task is done.
+    pub(super) fn claim_renewal(&self, now: SystemTime) -> bool {
+        let mut state = self.state();
+        let claimed = !state.retired && !state.renewing && state.ask_at <= now;
+        state.renewing |= claimed;
+        claimed
+    }
+
+    /// Drops an SVID that has expired: nothing expired is handed out or held in use.
+    pub(super) fn drop_expired(&self, now: SystemTime) {
+        let mut state = self.state();
+        let expired = state.svid.as_ref().is_some_and(|svid| svid.borrow().not_after < now);
+        if expired {
+            state.svid = None;
+            tracing::warn!(entry = self.key.id, "its SVID has expired and could not be renewed");
+        }
+    }
+
+    /// When it next needs attention.
+    pub(super) fn next_event(&self) -> Option<SystemTime> {
+        let state = self.state();
+        let expiry = state.svid.as_ref().map(|svid| svid.borrow().not_after);
+        match (state.renewing, expiry) {
+            (true, expiry) => expiry,
+            (false, None) => Some(state.ask_at),
+            (false, Some(expiry)) => Some(expiry.min(state.ask_at)),
+        }
+    }
+
+    /// Another lifetime counts from the next SVID on, which is made at once.
+    pub(super) fn set_ttl(&self, ttl: Duration) {
+        let mut state = self.state();
+        if state.ttl != ttl {
+            state.ttl = ttl;
+            state.ask_at = SystemTime::UNIX_EPOCH;
+        }
+    }
+
+    /// The entry is gone: closes every watch.
+    pub(super) fn retire(&self) {
+        let mut state = self.state();
+        state.retired = true;
+        state.svid = None;
+    }
+
+    /// How it stands.
+    pub(super) fn status(&self) -> SvidStatus {
+        let state = self.state();
+        SvidStatus {
+            entry: self.key.id.clone(),
+            spiffe_id: self.key.spiffe_id.clone(),
+            svid: state.svid.as_ref().map(|svid| Arc::clone(&svid.borrow())),
+            renew_at: state.ask_at,
+            failures: state.failures,
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    fn current(
+        &self,
+        now: SystemTime,
+    ) -> Result<Option<watch::Receiver<Arc<X509Svid>>>, IssueError> {
+        let state = self.state();
+        if state.retired {
+            return Err(IssueError::EntryGone);
+        }
+        let valid = state.svid.as_ref().filter(|svid| svid.borrow().is_valid_at(now));
+        Ok(valid.map(watch::Sender::subscribe))
+    }
+
+    fn known_failure(&self, now: SystemTime) -> Option<(Arc<IssueError>, Duration)> {
+        let state = self.state();
+        let retry_in = state.ask_at.duration_since(now).ok().filter(|wait| !wait.is_zero())?;
+        state.last_error.clone().map(|last| (last, retry_in))
+    }
+
+    fn is_due(&self, now: SystemTime) -> bool {
+        let state = self.state();
+        !state.retired && state.ask_at <= now
+    }
+
+    /// Asks the issuer and keeps what it says. The caller holds the turn.
+    async fn ask(&self, source: &Source) -> Result<(), IssueError> {
+        let ttl = self.state().ttl;
+        let request = IssueRequest { spiffe_id: self.key.spiffe_id.clone(), ttl };
+        let issued = tokio::time::timeout(source.timeout, source.issuer.issue(request)).await;
+        let issued = issued.unwrap_or(Err(IssueError::TimedOut(source.timeout)));
+        let now = (source.clock)();
+        match issued.and_then(|svid| self.check(svid, now)) {
+            Ok(svid) => self.publish(svid),
+            Err(error) => Err(self.note_failure(error, now)),
+        }
+    }
+
+    /// An issuer is trusted with keys, not with being right.
+    fn check(&self, svid: X509Svid, now: SystemTime) -> Result<X509Svid, IssueError> {
+        if svid.id != self.key.spiffe_id {
+            return Err(IssueError::Unusable("bears another SPIFFE ID"));
+        }
+        if !svid.is_valid_at(now) {
+            return Err(IssueError::Unusable("is not valid now; check the clocks"));
+        }
+        Ok(svid)
+    }
+
+    fn publish(&self, svid: X509Svid) -> Result<(), IssueError> {
+        let mut state = self.state();
+        if state.retired {
+            return Err(IssueError::EntryGone);
+        }
+        state.ask_at = renew_at(svid.not_before, svid.not_after, draw());
+        state.failures = 0;
+        state.last_error = None;
+        tracing::debug!(entry = self.key.id, serial = svid.serial, "SVID issued");
+        match &state.svid {
+            Some(sender) => drop(sender.send_replace(Arc::new(svid))),
+            None => state.svid = Some(watch::Sender::new(Arc::new(svid))),
+        }
+        Ok(())
+    }
+
+    fn note_failure(&self, error: IssueError, now: SystemTime) -> IssueError {
+        let mut state = self.state();
+        let left =
+            state.svid.as_ref().and_then(|it| it.borrow().not_after.duration_since(now).ok());
+        state.failures = state.failures.saturating_add(1);
+        state.ask_at = now + retry_after(state.failures, left.unwrap_or_default(), draw());
+        state.last_error = Some(Arc::new(error.clone()));
+        if state.failures == 1 {
+            tracing::warn!(entry = self.key.id, %error, "no SVID could be issued; it is tried again");
+        } else {
+            tracing::debug!(entry = self.key.id, %error, failures = state.failures, "still no SVID");
+        }
+        error
+    }
+
+    /// A panic while it is held leaves nothing half done: every change is one assignment.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,5 @@
+//! Identities over an issuer whose failures and whose clock the test decides; the CA on real files.
+
+mod ca;
+mod renewal;
+mod stage;

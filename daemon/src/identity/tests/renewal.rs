@@ -1,0 +1,142 @@
+//! How SVIDs come, are renewed, survive an issuer that fails, and go.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::stage::{HOUR, Stage, claim, clock, entry};
+use crate::identity::{IdentityError, IssueError};
+use crate::policy::DenyReason;
+
+fn web() -> Vec<crate::registry::RegistrationEntry> {
+    vec![entry("web", &["unix:uid:4711"])]
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_first_requests_issue_once() {
+    let stage = Stage::new(web());
+    let claim = claim();
+    let ask = || stage.identities.of(&claim);
+    let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
+    let serials: Vec<_> =
+        [a, b, c, d].map(|found| found.unwrap().svid.borrow().serial.clone()).into();
+    assert!(serials.iter().all(|serial| *serial == serials[0]));
+    assert_eq!(stage.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetches_ahead_and_renews_at_half_life_in_place() {
+    let mut stage = Stage::new(web());
+    stage.run().await;
+    assert_eq!(stage.calls(), 1, "before anybody asked");
+    let mut svid = stage.identities.of(&claim()).await.unwrap().svid;
+    let first = svid.borrow_and_update().serial.clone();
+    tokio::time::sleep(HOUR * 44 / 100).await;
+    assert!(!svid.has_changed().unwrap(), "not before 45 % of its life");
+    tokio::time::sleep(HOUR * 12 / 100).await;
+    assert!(svid.has_changed().unwrap(), "by 55 % of its life");
+    assert_ne!(svid.borrow_and_update().serial, first);
+    assert_eq!(stage.calls(), 2);
+    tokio::time::sleep(HOUR * 24).await;
+    assert!(svid.borrow().is_valid_at(clock()));
+    assert_eq!(stage.tasks.drain(Duration::from_secs(5)).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_fails_costs_nothing_while_the_last_good_svid_lives() {
+    let mut stage = Stage::new(web());
+    stage.run().await;
+    let mut svid = stage.identities.of(&claim()).await.unwrap().svid;
+    let first = svid.borrow_and_update().serial.clone();
+    stage.fail(true);
+    tokio::time::sleep(HOUR * 3 / 4).await;
+    assert_eq!(svid.borrow().serial, first);
+    let status = stage.identities.svids().remove(0);
+    assert!(status.failures > 3 && status.last_error.is_some(), "{status:?}");
+    assert!(stage.calls() < 40, "{} attempts in a quarter of an hour", stage.calls());
+    assert!(stage.identities.of(&claim()).await.is_ok());
+    stage.fail(false);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_ne!(svid.borrow_and_update().serial, first);
+    assert_eq!(stage.identities.svids().remove(0).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_expired_is_handed_out_or_held() {
+    let mut stage = Stage::new(web());
+    stage.run().await;
+    let mut svid = stage.identities.of(&claim()).await.unwrap().svid;
+    svid.mark_unchanged();
+    stage.fail(true);
+    tokio::time::sleep(HOUR + Duration::from_secs(31)).await;
+    assert!(svid.changed().await.is_err(), "closed");
+    assert!(svid.borrow().not_after < clock(), "and that is why");
+    let error = stage.identities.of(&claim()).await.unwrap_err();
+    assert_eq!(error.reason(), DenyReason::NoSvid);
+    assert!(error.attestation().is_some());
+    stage.fail(false);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(stage.identities.of(&claim()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_or_changed_entry_closes_the_watch() {
+    let mut stage = Stage::new(web());
+    stage.run().await;
+    let mut moved = web();
+    moved[0].origin = "another file".to_owned();
+    let svid = stage.identities.of(&claim()).await.unwrap().svid;
+    stage.set_entries(moved).await;
+    assert!(svid.has_changed().is_ok(), "the same entry from elsewhere is the same");
+    stage.set_entries(vec![entry("web", &["unix:uid:4711", "unix:gid:4711"])]).await;
+    assert!(svid.has_changed().is_err(), "other selectors make it another");
+    let svid = stage.identities.of(&claim()).await.unwrap().svid;
+    stage.set_entries(Vec::new()).await;
+    assert!(svid.has_changed().is_err());
+    assert!(stage.identities.svids().is_empty());
+    let error = stage.identities.of(&claim()).await.unwrap_err();
+    assert_eq!(error.reason(), DenyReason::NoIdentity);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_lifetime_is_another_svid_but_cuts_nobody() {
+    let mut stage = Stage::new(web());
+    stage.run().await;
+    let svid = stage.identities.of(&claim()).await.unwrap().svid;
+    let mut shorter = web();
+    shorter[0].svid_ttl = Some(Duration::from_mins(1));
+    stage.set_entries(shorter).await;
+    let life = svid.borrow().not_after.duration_since(clock()).unwrap();
+    assert!(life <= Duration::from_mins(1), "{life:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_is_known_to_fail_is_not_asked_for_every_connection() {
+    let stage = Stage::new(web());
+    stage.fail(true);
+    let first = stage.identities.of(&claim()).await;
+    assert!(matches!(first, Err(IdentityError::NoSvid { error: IssueError::Crypto(_), .. })));
+    let second = stage.identities.of(&claim()).await;
+    assert!(matches!(
+        second,
+        Err(IdentityError::NoSvid { error: IssueError::NotYetRetried { .. }, .. })
+    ));
+    assert_eq!(stage.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_hangs_is_given_up() {
+    let stage = Stage::new(web());
+    stage.issuer.hangs.store(true, Ordering::Relaxed);
+    let found = stage.identities.of(&claim()).await;
+    assert!(matches!(found, Err(IdentityError::NoSvid { error: IssueError::TimedOut(_), .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn explains_what_was_missing_and_issues_nothing() {
+    let near = entry("near", &["unix:uid:4711", "unix:path:/bin/x"]);
+    let stage = Stage::new(vec![near]);
+    let why = stage.identities.explain(&claim()).await;
+    assert!(why.attestation.is_ok() && why.entry.is_none());
+    assert_eq!(why.near_misses[0].missing.to_string(), "unix:path:/bin/x");
+    assert_eq!(stage.calls(), 0);
+}
