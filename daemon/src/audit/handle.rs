@@ -1,0 +1,257 @@
+//! The handle that the rest of the daemon holds: begins records, hands finished ones to the
+//! writer through a bounded queue, and tells how the log fares. Nothing is lost in silence: what
+//! finds no room is counted, and the log says how much as soon as it can be written again.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::live::{Connection, Live};
+use super::log::{Log, LogError};
+use super::record::Record;
+use super::writer::Writer;
+use super::{Clock, Direction, Outcome, RecordBuilder, time};
+use crate::metrics::Metrics;
+use crate::workload::ScopeId;
+
+/// Folder below the daemon's state directory that is [`AuditSettings::state_dir`].
+pub const STATE_FOLDER: &str = "audit";
+
+/// What becomes of a record that finds the queue full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The connection's task waits: a log that stalls slows the node down.
+    Block,
+    /// It is counted, and a `lost` record says so.
+    Drop,
+}
+
+/// Where and how the log is kept.
+#[derive(Debug, Clone)]
+pub struct AuditSettings {
+    /// The log; rotated files have `.1`, `.2`, … behind their names, the public key `.pub`.
+    pub path: PathBuf,
+    /// Directory (0700) for the signing key and the head.
+    pub state_dir: PathBuf,
+    /// Name of the node.
+    pub node: String,
+    /// A file this long is rotated, bytes.
+    pub rotate_bytes: u64,
+    /// How many rotated files are kept; at least 1.
+    pub keep: u32,
+    /// Bound of the queue, records.
+    pub queue: usize,
+    /// What becomes of a record that finds the queue full.
+    pub overflow: Overflow,
+    /// Age at which a connection is told of before it ends.
+    pub open_after: Duration,
+    /// How often the log is forced to the disk; zero is after each batch.
+    pub sync_every: Duration,
+}
+
+/// How the log fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditHealth {
+    /// Why it cannot be written, if it cannot.
+    pub problem: Option<String>,
+    /// Records that wait.
+    pub queued: usize,
+    /// Bound of the queue.
+    pub queue: usize,
+    /// Records that could not be kept since the daemon started.
+    pub lost: u64,
+}
+
+/// The handle. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Audit(Arc<Shared>);
+
+/// What the handle and the writer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) live: Live,
+    pub(super) metrics: Arc<Metrics>,
+    /// Why the log cannot be written, if it cannot.
+    pub(super) problem: ArcSwapOption<String>,
+    /// Lost, and not yet told of in the log.
+    pub(super) untold: AtomicU64,
+    lost: AtomicU64,
+    queue: mpsc::Sender<Entry>,
+    overflow: Overflow,
+    scopes: ArcSwap<HashMap<ScopeId, String>>,
+}
+
+/// What travels to the writer.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// A record to write.
+    Record(Box<Record>),
+    /// Write and sync everything before this, then answer.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Room in the queue for one record; none with [`Overflow::Drop`], or once the writer has ended.
+pub(super) type Room<'a> = Option<mpsc::Permit<'a, Entry>>;
+
+impl Audit {
+    /// Opens the log, repairs what a killed predecessor left behind, and closes the records of its
+    /// connections as interrupted. Blocking; call it before serving. The writer must be run, and
+    /// outlive everything that makes records.
+    ///
+    /// # Errors
+    /// If the log or its key cannot be opened, or another daemon writes this log.
+    pub fn open(
+        settings: &AuditSettings,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Writer), LogError> {
+        let (sender, receiver) = mpsc::channel(settings.queue.max(1));
+        let now = (clock.now)();
+        let run = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let shared = Arc::new(Shared {
+            clock,
+            live: Live::new(format!("{run:x}")),
+            metrics,
+            problem: ArcSwapOption::empty(),
+            untold: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            queue: sender,
+            overflow: settings.overflow,
+            scopes: ArcSwap::default(),
+        });
+        let log = Log::open(settings, &time::format(now))?;
+        let writer = Writer::new(Arc::clone(&shared), receiver, log, settings);
+        Ok((Self(shared), writer))
+    }
+
+    /// Begins the record of a connection.
+    pub fn connection(&self, direction: Direction) -> RecordBuilder {
+        self.0.metrics.opened(direction.as_str());
+        RecordBuilder::new(self.clone(), self.0.live.begin(direction))
+    }
+
+    /// Records something about the daemon itself: `reason` is a label, such as `config_reloaded`.
+    pub fn daemon(&self, reason: &'static str, detail: Option<String>) {
+        let mut record = Box::new(Record::daemon(reason, detail));
+        record.time = time::format((self.0.clock.now)());
+        self.hand_over(record);
+    }
+
+    /// The names under which records speak of scopes, from now on.
+    pub fn name_scopes(&self, names: HashMap<ScopeId, String>) {
+        self.0.scopes.store(Arc::new(names));
+    }
+
+    /// The records of all connections that are open, as they stand, oldest first.
+    pub fn open_connections(&self) -> Vec<Record> {
+        let now = Instant::now();
+        let all = self.0.live.all();
+        all.iter().filter_map(|connection| connection.snapshot(now)).collect()
+    }
+
+    /// How the log fares.
+    pub fn health(&self) -> AuditHealth {
+        let queue = self.0.queue.max_capacity();
+        AuditHealth {
+            problem: self.0.problem.load().as_deref().cloned(),
+            queued: queue - self.0.queue.capacity(),
+            queue,
+            lost: self.0.lost.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until everything handed over so far is on the disk. Returns at once if the writer
+    /// has ended.
+    pub async fn flush(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.0.queue.send(Entry::Flush(done)).await.is_ok() {
+            // An error means that the writer has ended, and it flushes before it does.
+            let _ended = wait.await.is_err();
+        }
+    }
+
+    /// Waits for room for one record, where that is the policy.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn room(&self) -> Room<'_> {
+        match self.0.overflow {
+            Overflow::Block => self.0.queue.reserve().await.ok(),
+            Overflow::Drop => None,
+        }
+    }
+
+    /// Hands over the closing record, in the room kept for it if there is some.
+    pub(super) fn closed_into(
+        &self,
+        room: Room<'_>,
+        connection: &Connection,
+        outcome: Outcome,
+        ended: Instant,
+    ) {
+        let Some(record) = self.0.finish(connection, outcome, ended) else {
+            return;
+        };
+        match room {
+            Some(room) => room.send(Entry::Record(record)),
+            None => self.hand_over(record),
+        }
+    }
+
+    /// Hands over the closing record without waiting, unless that has been done.
+    pub(super) fn closed(&self, connection: &Connection, outcome: Outcome, ended: Instant) {
+        self.closed_into(None, connection, outcome, ended);
+    }
+
+    /// The wall-clock time at which a process started.
+    pub(super) fn process_start(&self, since_boot_ns: u64) -> String {
+        time::format(self.0.clock.at_boot_ns(since_boot_ns))
+    }
+
+    /// The name of a scope; its number if it has none; nothing for "in no scope".
+    pub(super) fn scope_name(&self, scope: ScopeId) -> Option<String> {
+        if scope == ScopeId(0) {
+            return None;
+        }
+        Some(self.0.scopes.load().get(&scope).cloned().unwrap_or_else(|| scope.0.to_string()))
+    }
+
+    fn hand_over(&self, record: Box<Record>) {
+        if self.0.queue.try_send(Entry::Record(record)).is_err() {
+            self.0.lose(1);
+        }
+    }
+}
+
+impl Shared {
+    /// Makes the closing record; none if it has been made.
+    pub(super) fn finish(
+        &self,
+        connection: &Connection,
+        outcome: Outcome,
+        ended: Instant,
+    ) -> Option<Box<Record>> {
+        let mut record = connection.finish(outcome, ended)?;
+        self.live.end(connection);
+        record.time = time::format((self.clock.now)());
+        let direction = connection.direction().as_str();
+        self.metrics.closed(direction, outcome.as_str(), outcome.reason().unwrap_or_default());
+        let (sent, received) = connection.bytes().read();
+        self.metrics.carried(direction, sent, received);
+        Some(record)
+    }
+
+    /// Counts records that could not be kept.
+    pub(super) fn lose(&self, records: u64) {
+        self.untold.fetch_add(records, Ordering::Relaxed);
+        self.lost.fetch_add(records, Ordering::Relaxed);
+        self.metrics.audit_lost(records);
+    }
+}
