@@ -1,0 +1,194 @@
+//! The local workload of a connection: who it is, and how much it may carry at a time.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::live::LocalIdentity;
+use super::state::{Proxy, ProxySettings};
+use super::tls::Credential;
+use crate::audit::{Direction, Outcome, RecordBuilder};
+use crate::identity::WorkloadIdentity;
+use crate::policy::DenyReason;
+use crate::spiffe::SpiffeId;
+use crate::sys::clock;
+use crate::workload::{CgroupId, Mode, ProcessClaim};
+
+/// The local workload of one connection.
+#[derive(Debug)]
+pub(super) struct Local {
+    identity: Option<WorkloadIdentity>,
+    /// Of the SVID that was shown to the peer.
+    authorities: Arc<[String]>,
+    _place: Place,
+}
+
+/// Who the process is; somebody without identity is refused in a strict scope.
+///
+/// # Errors
+/// In a strict scope, why there is no identity. Closed: who the program is cannot be said, and
+/// strict means that only those who can be named may speak. In any, that it has its fill of
+/// connections.
+pub(super) async fn identify(
+    proxy: &Proxy,
+    claim: &ProcessClaim,
+    mode: Mode,
+    record: &mut RecordBuilder,
+) -> Result<Local, Outcome> {
+    match proxy.identities.of(claim).await {
+        Ok(identity) => {
+            record.evidence(&identity.attestation.evidence);
+            record.local_id(&identity.entry.spiffe_id);
+            Local::new(proxy, Some(identity), claim)
+        }
+        Err(error) => {
+            if let Some(attestation) = error.attestation() {
+                record.evidence(&attestation.evidence);
+            }
+            record.detail(&error);
+            match mode {
+                Mode::Strict => Err(Outcome::Denied(error.reason())),
+                Mode::Permissive | Mode::Observe => Local::nobody(proxy, claim),
+            }
+        }
+    }
+}
+
+impl Local {
+    /// A program without identity.
+    pub(super) fn nobody(proxy: &Proxy, claim: &ProcessClaim) -> Result<Self, Outcome> {
+        Self::new(proxy, None, claim)
+    }
+
+    fn new(
+        proxy: &Proxy,
+        identity: Option<WorkloadIdentity>,
+        claim: &ProcessClaim,
+    ) -> Result<Self, Outcome> {
+        let place = proxy.limits.of_workload(identity.as_ref(), claim)?;
+        Ok(Self { identity, authorities: Arc::default(), _place: place })
+    }
+
+    /// Its SPIFFE ID, if it has one.
+    pub(super) fn id(&self) -> Option<&SpiffeId> {
+        self.identity.as_ref().map(|identity| &identity.entry.spiffe_id)
+    }
+
+    /// What it shows to a peer: its SVID as it is now.
+    ///
+    /// # Errors
+    /// It has no identity, or no SVID that is valid now.
+    pub(super) fn credential(
+        &mut self,
+        proxy: &Proxy,
+        record: &RecordBuilder,
+    ) -> Result<Arc<Credential>, Outcome> {
+        // Closed: without an SVID there is nothing that could protect the connection.
+        let identity = self.identity.as_ref().ok_or(Outcome::Denied(DenyReason::NoIdentity))?;
+        let svid = Arc::clone(&identity.svid.borrow());
+        let made = proxy.tls.credential(&svid, &proxy.bundles(), clock::now());
+        let credential = made.map_err(|error| {
+            record.detail(&error);
+            Outcome::Denied(DenyReason::NoSvid)
+        })?;
+        self.authorities = Arc::clone(credential.authorities());
+        Ok(credential)
+    }
+
+    /// What its connection hangs on.
+    pub(super) fn standing(&self) -> Option<LocalIdentity> {
+        self.identity.as_ref().map(|identity| LocalIdentity {
+            id: identity.entry.spiffe_id.clone(),
+            svid: identity.svid.clone(),
+            authorities: Arc::clone(&self.authorities),
+        })
+    }
+}
+
+/// Whose connections are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    /// Those of one identity.
+    Identity(SpiffeId),
+    /// Those of one user in one cgroup that have none.
+    Process(u32, CgroupId),
+}
+
+/// How many connections there may be at a time.
+#[derive(Debug)]
+pub(super) struct Limits {
+    node: Arc<Semaphore>,
+    /// Each direction has its own: strangers who dial in do not hold up those who dial out.
+    handshakes_in: Semaphore,
+    handshakes_out: Semaphore,
+    each: usize,
+    workloads: Mutex<HashMap<Owner, Arc<Semaphore>>>,
+}
+
+/// A place within a limit, for as long as the connection lives.
+pub(super) type Place = OwnedSemaphorePermit;
+
+impl Limits {
+    pub(super) fn new(settings: &ProxySettings) -> Self {
+        let semaphore = |limit: usize| Semaphore::new(limit.min(Semaphore::MAX_PERMITS));
+        Self {
+            node: Arc::new(semaphore(settings.node_limit)),
+            handshakes_in: semaphore(settings.handshake_limit),
+            handshakes_out: semaphore(settings.handshake_limit),
+            each: settings.workload_limit.min(Semaphore::MAX_PERMITS),
+            workloads: Mutex::default(),
+        }
+    }
+
+    /// Runs a handshake when it is its turn; none if both do not fit into `timeout`.
+    ///
+    /// # Cancel safety
+    /// As cancel safe as the handshake.
+    pub(super) async fn shake<T>(
+        &self,
+        direction: Direction,
+        timeout: Duration,
+        handshake: impl Future<Output = T>,
+    ) -> Option<T> {
+        let turns = match direction {
+            Direction::Inbound => &self.handshakes_in,
+            Direction::Outbound => &self.handshakes_out,
+        };
+        let in_turn = async {
+            // An error would mean that the semaphore is closed, which nobody does.
+            let _turn = turns.acquire().await;
+            handshake.await
+        };
+        tokio::time::timeout(timeout, in_turn).await.ok()
+    }
+
+    /// A place among the connections of the node.
+    pub(super) fn on_node(&self) -> Result<Place, Outcome> {
+        let place = Arc::clone(&self.node).try_acquire_owned();
+        place.map_err(|_full| Outcome::Denied(DenyReason::NodeLimit))
+    }
+
+    /// A place among the connections of a workload.
+    pub(super) fn of_workload(
+        &self,
+        identity: Option<&WorkloadIdentity>,
+        claim: &ProcessClaim,
+    ) -> Result<Place, Outcome> {
+        let owner = identity.map_or(Owner::Process(claim.uid, claim.cgroup), |identity| {
+            Owner::Identity(identity.entry.spiffe_id.clone())
+        });
+        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = workloads.entry(owner).or_insert_with(|| Arc::new(Semaphore::new(self.each)));
+        let place = Arc::clone(places).try_acquire_owned();
+        place.map_err(|_full| Outcome::Denied(DenyReason::WorkloadLimit))
+    }
+
+    /// Forgets the workloads without connections.
+    pub(super) fn sweep(&self) {
+        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        workloads.retain(|_, places| places.available_permits() < self.each);
+    }
+}

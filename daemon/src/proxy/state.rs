@@ -1,0 +1,133 @@
+//! What all connections of the proxy share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::FlowSource;
+use super::live::{Live, Modes};
+use super::local::Limits;
+use super::relay::Inbox;
+use super::tls::Tls;
+use crate::audit::Audit;
+use crate::identity::Identities;
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::spiffe::BundleSet;
+
+/// How long the proxy waits, and how much it carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// For a connection to the peer or to the local listener.
+    pub connect_timeout: Duration,
+    /// For a TLS handshake, from its first byte.
+    pub handshake_timeout: Duration,
+    /// For the first byte of a client, which tells TLS from plaintext.
+    pub first_byte_timeout: Duration,
+    /// After which a connection that carries nothing is ended, at the latest after twice this;
+    /// never if absent.
+    pub idle_timeout: Option<Duration>,
+    /// How long sent data may stay unacknowledged (`TCP_USER_TIMEOUT`); the kernel's own if absent.
+    pub user_timeout: Option<Duration>,
+    /// After which a silent peer is probed.
+    pub keepalive: Duration,
+    /// How long connections may go on after the daemon was asked to stop.
+    pub drain_timeout: Duration,
+    /// Connections of the node at a time.
+    pub node_limit: usize,
+    /// Connections of one workload at a time.
+    pub workload_limit: usize,
+    /// Handshakes at a time; further ones wait for their turn.
+    pub handshake_limit: usize,
+    /// What one direction of one connection may buffer, bytes.
+    pub buffer_bytes: usize,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            first_byte_timeout: Duration::from_secs(3),
+            idle_timeout: Some(Duration::from_hours(2)),
+            user_timeout: Some(Duration::from_mins(1)),
+            keepalive: Duration::from_mins(3),
+            drain_timeout: Duration::from_secs(30),
+            node_limit: 50_000,
+            workload_limit: 10_000,
+            handshake_limit: 1_000,
+            buffer_bytes: 64 << 10,
+        }
+    }
+}
+
+/// What a proxy is made of.
+#[derive(Debug)]
+pub struct ProxyParts {
+    /// Says who a local process is.
+    pub identities: Identities,
+    /// The authorities of every trust domain, as they are now.
+    pub bundles: watch::Receiver<Arc<BundleSet>>,
+    /// The rules, as they are now.
+    pub policy: watch::Receiver<Arc<Policy>>,
+    /// The modes of scopes, as they are now.
+    pub modes: watch::Receiver<Arc<Modes>>,
+    /// Where connections are recorded.
+    pub audit: Audit,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+    /// What the kernel knows of them.
+    pub flows: Arc<dyn FlowSource>,
+    /// How long to wait and how much to carry.
+    pub settings: ProxySettings,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Proxy {
+    pub(super) identities: Identities,
+    pub(super) bundles: watch::Receiver<Arc<BundleSet>>,
+    pub(super) policy: watch::Receiver<Arc<Policy>>,
+    pub(super) audit: Audit,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) flows: Arc<dyn FlowSource>,
+    pub(super) settings: ProxySettings,
+    pub(super) live: Arc<Live>,
+    pub(super) limits: Limits,
+    pub(super) tls: Tls,
+}
+
+impl Proxy {
+    /// A proxy without connections.
+    pub fn new(parts: ProxyParts) -> Arc<Self> {
+        let live = Live::new(parts.policy.clone(), parts.bundles.clone(), parts.modes);
+        Arc::new(Self {
+            limits: Limits::new(&parts.settings),
+            live: Arc::new(live),
+            tls: Tls::default(),
+            identities: parts.identities,
+            bundles: parts.bundles,
+            policy: parts.policy,
+            audit: parts.audit,
+            metrics: parts.metrics,
+            flows: parts.flows,
+            settings: parts.settings,
+        })
+    }
+
+    /// A buffer for what one socket receives.
+    pub(super) fn inbox(&self) -> Inbox {
+        Inbox::new(self.settings.buffer_bytes)
+    }
+
+    /// The rules now.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    /// The authorities now.
+    pub(super) fn bundles(&self) -> Arc<BundleSet> {
+        Arc::clone(&self.bundles.borrow())
+    }
+}
