@@ -1,0 +1,144 @@
+//! Registration entries: what `[[entry]]` means.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::selectors;
+use super::whole::{Around, LONGEST_NAME};
+use crate::config::file::{EntryTable, Interval};
+use crate::config::problem::{Place, Problem, Reader};
+use crate::registry::RegistrationEntry;
+use crate::spiffe::{SpiffeId, TrustDomain, hex, parse_id};
+use crate::workload::{Selector, Selectors};
+
+/// Shortest and longest lifetime of an SVID.
+pub(super) const SVID_TTL: (Duration, Duration) =
+    (Duration::from_secs(10), Duration::from_hours(7 * 24));
+
+/// Bytes of the digest that make a derived id: enough that a clash never happens by chance.
+const DERIVED_ID_BYTES: usize = 16;
+
+/// An entry, and the problem to tell if its id turns out to be taken.
+pub(super) struct Read {
+    pub(super) entry: RegistrationEntry,
+    pub(super) clash: Problem,
+}
+
+/// Reads one entry. `None` if there is a problem, which is then told.
+pub(super) fn entry(
+    table: EntryTable,
+    place: &Place,
+    reader: &mut Reader<'_>,
+    around: &mut Around<'_>,
+) -> Option<Read> {
+    let key = |name: &str| format!("{}.{name}", place.key);
+    let id = reader.given(key("id"), table.id);
+    let is_bad =
+        |id: &str| id.is_empty() || id.len() > LONGEST_NAME || id.contains(char::is_control);
+    if let Some((_, place)) = id.as_ref().filter(|(id, _)| is_bad(id)) {
+        let remedy = format!("write 1 to {LONGEST_NAME} bytes without control characters");
+        reader.problem(place, "is no id", remedy);
+    }
+    let remedy = "say which identity it gives";
+    let spiffe_id = reader
+        .required("spiffe_id", table.spiffe_id, place, remedy)
+        .and_then(|(text, place)| spiffe_id(&text, &place, around.trust_domain, reader));
+    let remedy = "list at least one, such as \"systemd:id:redis.service\"";
+    let selectors = reader
+        .required("selectors", table.selectors, place, remedy)
+        .and_then(|(items, place)| selectors_of(&items, &place, reader));
+    let ttl = reader.given(key("svid_ttl"), table.svid_ttl).map(|(Interval(ttl), place)| {
+        if ttl < SVID_TTL.0 || ttl > SVID_TTL.1 {
+            reader.problem(&place, "out of range", "write a duration from 10s to 7days");
+        }
+        ttl
+    });
+    let (spiffe_id, selectors) = (spiffe_id?, selectors?);
+    if !selectors.iter().any(selectors::is_firm) {
+        around.warnings.push(Problem {
+            file: reader.path.to_owned(),
+            line: place.at.as_ref().map(|at| reader.line(at.start)),
+            key: place.key.clone(),
+            value: None,
+            what: "any user can run a program to which these selectors apply".to_owned(),
+            remedy: "add a user, a digest, a systemd unit or a cgroup".to_owned(),
+        });
+    }
+    let line = place.at.as_ref().map_or(0, |at| reader.line(at.start));
+    Some(Read {
+        clash: Problem {
+            file: reader.path.to_owned(),
+            line: Some(line),
+            key: place.key.clone(),
+            value: None,
+            what: String::new(),
+            remedy: String::new(),
+        },
+        entry: RegistrationEntry {
+            id: id.map_or_else(|| derived_id(&spiffe_id, &selectors), |(id, _)| id),
+            spiffe_id,
+            selectors,
+            svid_ttl: ttl,
+            origin: format!("{}:{line}", reader.path.display()),
+        },
+    })
+}
+
+fn spiffe_id(
+    text: &str,
+    place: &Place,
+    own: Option<&TrustDomain>,
+    reader: &mut Reader<'_>,
+) -> Option<SpiffeId> {
+    let id = match parse_id(text) {
+        Ok(id) => id,
+        Err(error) => {
+            let remedy = "write a SPIFFE ID such as spiffe://example.org/shop/web";
+            reader.problem(place, format!("is not a SPIFFE ID: {error}"), remedy);
+            return None;
+        }
+    };
+    let (what, remedy) = if own.is_some_and(|own| own != id.trust_domain()) {
+        let own = own.map_or("", TrustDomain::as_str);
+        ("is of another trust domain than this node", format!("begin it with spiffe://{own}/"))
+    } else if id.path().is_empty() {
+        ("names no workload", "add a path, such as /shop/web".to_owned())
+    } else if id.path() == "/spire" || id.path().starts_with("/spire/") {
+        // Source: SPIRE keeps this path for its own servers and agents.
+        ("is reserved for SPIRE", "choose a path that does not begin with /spire".to_owned())
+    } else {
+        return Some(id);
+    };
+    reader.problem(place, what, remedy);
+    None
+}
+
+fn selectors_of(items: &[String], place: &Place, reader: &mut Reader<'_>) -> Option<Selectors> {
+    let mut read = Selectors::new();
+    let mut failed = items.is_empty();
+    if failed {
+        let what = "an empty list would match every process";
+        reader.problem(place, what, "list at least one, such as \"systemd:id:redis.service\"");
+    }
+    for item in items {
+        match selectors::parse(item) {
+            Ok(selector) => {
+                read.insert(selector);
+            }
+            Err((what, remedy)) => {
+                reader.problem(&place.quoting(item), what, remedy);
+                failed = true;
+            }
+        }
+    }
+    (!failed).then_some(read)
+}
+
+/// An id that stays the same as long as the entry says the same.
+fn derived_id(spiffe_id: &SpiffeId, selectors: &Selectors) -> String {
+    let lines = selectors.iter().map(Selector::to_string);
+    let text = std::iter::once(spiffe_id.to_string()).chain(lines).collect::<Vec<_>>().join("\n");
+    let digest = digest(&SHA256, text.as_bytes());
+    hex(digest.as_ref().get(..DERIVED_ID_BYTES).unwrap_or_default())
+}

@@ -1,0 +1,14 @@
+//! From the shape of the files to typed values: what each value means, and whether all of them can
+//! stand together. Collects every problem. Start at [`build`].
+
+mod entries;
+mod inbound;
+mod outbound;
+mod scopes;
+mod selectors;
+mod settings;
+mod values;
+mod whole;
+
+pub(super) use values::include_dir;
+pub(super) use whole::build;

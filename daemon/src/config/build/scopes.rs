@@ -1,0 +1,102 @@
+//! Scopes: what `[[scope]]` means, and which combinations cannot hold.
+
+use super::values::{cgroup, ports};
+use crate::config::file::{Key, Ports, ScopeTable, UserWord};
+use crate::config::problem::{Place, Reader};
+use crate::workload::{FailMode, Mode, OtherTransports, PortSet, Scope};
+
+/// Reads one scope and adds it to those before it, with where it stands.
+pub(super) fn scope(
+    table: ScopeTable,
+    place: &Place,
+    reader: &mut Reader<'_>,
+    scopes: &mut Vec<(Scope, String)>,
+    capture: &str,
+) {
+    let key = |name: &str| format!("{}.{name}", place.key);
+    let remedy = "name one, such as cgroup = \"/system.slice/redis.service\"";
+    let path = reader.required("cgroup", table.cgroup, place, remedy);
+    let remedy = "say mode = \"observe\", \"permissive\" or \"strict\"";
+    let mode = reader.required("mode", table.mode, place, remedy);
+    let uid = user(key("user"), table.user, reader);
+    let path = path.and_then(|(path, place)| Some((cgroup(&path, &place, reader)?, place)));
+    let fail = reader.given(key("fail"), table.fail);
+    let others = reader.given(key("other_transports"), table.other_transports);
+    let mode = mode.map(|(word, _)| word.0);
+    let inbound = captured(key("inbound_ports"), table.inbound_ports, mode, reader);
+    let outbound = captured(key("outbound_ports"), table.outbound_ports, mode, reader);
+    let (Some((cgroup, path_place)), Some(mode), Ok(uid)) = (path, mode, uid) else {
+        return;
+    };
+    let (default_fail, default_others) = match mode {
+        Mode::Strict => (FailMode::Closed, OtherTransports::DnsOnly),
+        Mode::Observe | Mode::Permissive => (FailMode::Open, OtherTransports::Allow),
+    };
+    let scope = Scope {
+        cgroup,
+        uid,
+        mode,
+        fail: fail.map_or(default_fail, |(word, _)| word.0),
+        other_transports: others.map_or(default_others, |(word, _)| word.0),
+        inbound_ports: inbound,
+        outbound_ports: outbound,
+    };
+    let below = scope.cgroup.strip_prefix(capture.trim_end_matches('/'));
+    if !below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        let what = format!("lies outside of capture.cgroup, which is {capture}");
+        reader.problem(&path_place, what, "attach the programs further up, or move the scope");
+    }
+    let twin = scopes.iter().find(|(it, _)| it.cgroup == scope.cgroup && it.uid == scope.uid);
+    if let Some((_, first)) = twin {
+        let what = format!("the scope at {first} is the same cgroup and user");
+        reader.problem(&path_place, what, "keep one of them");
+    }
+    let line = path_place.at.as_ref().map_or(0, |at| reader.line(at.start));
+    scopes.push((scope, format!("{}:{line}", reader.path.display())));
+}
+
+/// The ports that are captured: all in strict, where nothing may be left out.
+fn captured(
+    key: String,
+    field: Key<Ports>,
+    mode: Option<Mode>,
+    reader: &mut Reader<'_>,
+) -> PortSet {
+    let place = field.0.as_ref().map(|given| Place {
+        key: key.clone(),
+        at: Some(given.at.clone()),
+        value: Some(given.text.clone()),
+    });
+    let ports = ports(key, field, reader);
+    if let (Some(Mode::Strict), false, Some(place)) = (mode, ports.is_all(), place) {
+        let what = "a strict scope leaves no port out";
+        let remedy = "remove the key, and say with a rule what may pass in the clear: \
+                      [[outbound]] action = \"plaintext\" or [[inbound]] plaintext = \"admit\"";
+        reader.problem(&place, what, remedy);
+    }
+    ports
+}
+
+/// The uid, `None` for all users; `Err` if there is a problem, which is then told.
+fn user(key: String, field: Key<UserWord>, reader: &mut Reader<'_>) -> Result<Option<u32>, ()> {
+    let is_given = field.0.is_some();
+    let Some((user, place)) = reader.given(key, field) else {
+        return if is_given { Err(()) } else { Ok(None) };
+    };
+    match user {
+        // (uid_t)-1 means "no change" to the kernel and is no user.
+        UserWord::Number(u32::MAX) => {
+            reader.problem(&place, "is no user", "write a number from 0 to 4294967294");
+            Err(())
+        }
+        UserWord::Number(uid) => Ok(Some(uid)),
+        UserWord::Name(name) => {
+            if let Some(user) = uzers::get_user_by_name(&name) {
+                return Ok(Some(user.uid()));
+            }
+            let remedy = "create the user first, or write its number";
+            reader.problem(&place, "no such user on this host", remedy);
+            Err(())
+        }
+    }
+}

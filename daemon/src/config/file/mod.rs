@@ -1,0 +1,19 @@
+//! The shape of the file: one struct per table, every key documented with unit, default and range.
+//! Pure shape: what the values mean is decided in `build`.
+
+mod document;
+mod key;
+mod scalar;
+mod sections;
+mod tables;
+mod words;
+
+pub(super) use document::{Document, Part, Sections, Tables, read};
+pub(super) use key::{Given, Key, keys_of};
+pub(super) use scalar::{Interval, Ports, Size};
+pub(super) use sections::{
+    AdminSection, AttestSection, AuditSection, CaptureSection, IssuerSection, LogSection,
+    NodeSection, ProxySection,
+};
+pub(super) use tables::{EntryTable, InboundTable, OutboundTable, ScopeTable};
+pub(super) use words::{InboundActionKind, OutboundActionKind, UserWord};

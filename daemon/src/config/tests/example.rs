@@ -1,0 +1,83 @@
+//! `config.example.toml` parses, is complete, and shows the defaults that hold.
+
+use super::*;
+use crate::config::file::{
+    AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, InboundTable,
+    IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable, keys_of,
+};
+use crate::spiffe::parse_trust_domain;
+
+const EXAMPLE: &str = include_str!("../../../../config.example.toml");
+
+/// The example with every key in force: lines such as `#name = "node-1"` are keys, `# Name` is
+/// prose.
+fn complete() -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') && !key.is_empty() => key.to_owned(),
+        _ => line.to_owned(),
+    };
+    EXAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_says_the_defaults() {
+    let config = Files::new(EXAMPLE).load().unwrap().0;
+    assert_eq!(config, Config::default_for(parse_trust_domain("example.org").unwrap()));
+}
+
+#[test]
+fn a_trust_domain_is_enough() {
+    let config = Files::new("[node]\ntrust_domain = \"example.org\"").load().unwrap().0;
+    assert_eq!(config, Config::default_for(parse_trust_domain("example.org").unwrap()));
+}
+
+#[test]
+fn every_key_of_the_example_is_understood() {
+    let files = Files::new(&complete());
+    std::fs::create_dir(files.path("conf.d")).unwrap();
+    let (config, warnings) = files.load().unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let found = (config.scopes.len(), config.registry.entries().len());
+    assert_eq!((found, config.outbound.len(), config.inbound.len()), ((2, 2), 1, 1));
+}
+
+#[test]
+fn the_example_has_every_key() {
+    let table: toml::Table = complete().parse().unwrap();
+    let sections: [(&str, &[&str]); 12] = [
+        ("node", keys_of::<NodeSection>()),
+        ("capture", keys_of::<CaptureSection>()),
+        ("attest", keys_of::<AttestSection>()),
+        ("issuer", keys_of::<IssuerSection>()),
+        ("proxy", keys_of::<ProxySection>()),
+        ("audit", keys_of::<AuditSection>()),
+        ("admin", keys_of::<AdminSection>()),
+        ("log", keys_of::<LogSection>()),
+        ("scope", keys_of::<ScopeTable>()),
+        ("entry", keys_of::<EntryTable>()),
+        ("outbound", keys_of::<OutboundTable>()),
+        ("inbound", keys_of::<InboundTable>()),
+    ];
+    for (name, keys) in sections {
+        assert!(!keys.is_empty(), "{name}");
+        let section = table[name].as_table().or_else(|| table[name][0].as_table()).unwrap();
+        for key in keys {
+            assert!(section.contains_key(*key), "[{name}] lacks {key}");
+        }
+    }
+}
+
+#[test]
+fn every_key_has_a_comment() {
+    let mut commented = false;
+    for line in EXAMPLE.lines() {
+        let key = line.strip_prefix('#').unwrap_or(line);
+        if line.starts_with("# ") {
+            commented = true;
+        } else if key.contains('=') && !line.starts_with('[') {
+            let second_example = key.contains("shop-db.service") || key.contains("\"strict\"");
+            assert!(commented || second_example || key.contains("/shop/db"), "{line}");
+            commented = false;
+        }
+    }
+}

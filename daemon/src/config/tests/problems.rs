@@ -1,0 +1,248 @@
+//! What is wrong is told: all at once, with line, key, value and remedy.
+
+use super::*;
+use crate::policy::{Networks, OutboundAction};
+use crate::workload::{FailMode, Mode, OtherTransports};
+
+const NODE: &str = "[node]\ntrust_domain = \"td\"\n";
+
+fn problems(text: &str) -> String {
+    match Files::new(&format!("{NODE}{text}")).load() {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+/// The one problem that this text has holds all of these parts.
+fn check(text: &str, parts: &[&str]) {
+    let told = problems(text);
+    assert_eq!(told.lines().count(), 1, "{text}\n{told}");
+    for part in parts {
+        assert!(told.contains(part), "{text}\n{told}\nlacks {part}");
+    }
+}
+
+fn good(text: &str) -> Config {
+    let loaded = Files::new(&format!("{NODE}{text}")).load();
+    loaded.unwrap_or_else(|problems| panic!("{text}\n{problems}")).0
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_their_lines() {
+    let told = problems(
+        "state_dri = \"/x\"\n[proxy]\nkeepalive = \"soon\"\nbuffer = \"1KiB\"\n[nope]\n\
+         [[scope]]\ncgroup = \"a/../b\"\nmode = \"strickt\"\n[[scope]]\nmode = \"strict\"\n\
+         [[entry]]\nspiffe_id = \"spiffe://td/spire/x\"\nselectors = [\"unix:ud:1\", \"a:b:c\"]\n",
+    );
+    let expected = [
+        ":3: node.state_dri: unknown key; perhaps `state_dir` is meant",
+        ":5: proxy.keepalive: `soon`: not a duration",
+        ":6: proxy.buffer: `1KiB`: out of range; write a value from 4KiB to 4MiB",
+        ":7: nope: unknown key",
+        ":9: scope[0].cgroup: `a/../b`: is not a path of a cgroup",
+        ":10: scope[0].mode: `strickt`: not one of observe, permissive, strict; perhaps strict is",
+        ":11: scope[1]: has no cgroup",
+        ":14: entry[0].spiffe_id: `spiffe://td/spire/x`: is reserved for SPIRE",
+        ":15: entry[0].selectors: `unix:ud:1`: no attestor finds `unix:ud`; perhaps `unix:uid:`",
+        ":15: entry[0].selectors: `a:b:c`: no attestor finds `a:b`",
+    ];
+    for (line, part) in told.lines().zip(expected) {
+        assert!(line.contains(part), "{told}\nlacks {part}");
+    }
+    assert_eq!(told.lines().count(), expected.len(), "{told}");
+}
+
+#[test]
+fn the_file_as_a_whole() {
+    let path = Path::new("/nonexistent/tacit.toml");
+    assert!(load(path).unwrap_err().to_string().contains("cannot be read"));
+    let told = Files::new("").load().unwrap_err().to_string();
+    assert!(told.contains("node.trust_domain: is missing; add a table [node]"), "{told}");
+    check("[proxy\n", &["not TOML", ":3"]);
+    check("[[log]]\nlevel = \"info\"\n", &["log: must be a table; write it as a table"]);
+    check("[scope]\nmode = \"strict\"\n", &["scope: must be a list of tables", "[[scope]]"]);
+}
+
+#[test]
+fn settings_have_ranges() {
+    check("name = \"a b\"\n", &["node.name", "`a b`"]);
+    check("state_dir = \"var/x\"\n", &["node.state_dir", "absolute"]);
+    check("run_dir = \"/run/../x\"\n", &["node.run_dir", "absolute"]);
+    check("include_dir = \"nowhere\"\n", &["node.include_dir", "cannot be listed", "create"]);
+    check("[issuer]\nkind = \"spire-agent\"\n", &["issuer.kind", "this version does not have"]);
+    check(
+        "[issuer]\nsvid_ttl = \"1s\"\n",
+        &["issuer.svid_ttl: `1s`: out of range", "10s to 7days"],
+    );
+    check("[issuer]\nsvid_ttl = 3600\n", &["issuer.svid_ttl: `3600`", "text with a unit"]);
+    check("[proxy]\ninbound_port = 0\n", &["proxy.inbound_port: `0`: out of range"]);
+    check("[proxy]\ninbound_port = 70000\n", &["proxy.inbound_port: `70000`"]);
+    check("[proxy]\ninbound_port = 15001\n", &["the same as proxy.outbound_port"]);
+    check("[proxy]\nmin_version = \"1.2\"\n", &["proxy.min_version: unknown key"]);
+    check("[audit]\nobserve = \"yes\"\n", &["audit.observe: `yes`"]);
+    check("[admin]\nmetrics_listen = \"0.0.0.0:1\"\n", &["no loopback address"]);
+    check(
+        "[[outbound]]\nto = [\"10.0.0.1/8\"]\naction = \"refuse\"\n",
+        &["10.0.0.0/8 for the network or 10.0.0.1 for"],
+    );
+    check(
+        "[[scope]]\ncgroup = \"/a\"\nmode = \"strict\"\n[capture]\ncgroup = \"/b\"\n",
+        &["outside"],
+    );
+    let config = good("[admin]\nmetrics_enabled = false\n[proxy]\nmax_connections = 5\n");
+    assert_eq!(config.admin.metrics_listen, None);
+    assert_eq!(config.proxy.max_connections_per_workload, 5);
+}
+
+#[test]
+fn scopes() {
+    let strict = "[[scope]]\ncgroup = \"/a\"\nmode = \"strict\"\n";
+    check(
+        &format!("{strict}inbound_ports = [1]\n"),
+        &["inbound_ports", "leaves no port out", "rule"],
+    );
+    check(&format!("{strict}outbound_ports = [1]\n"), &["outbound_ports", "leaves no port out"]);
+    check(&format!("{strict}user = \"no-such-user-1\"\n"), &["user", "no such user on this host"]);
+    check(&format!("{strict}{strict}"), &["the same cgroup and user"]);
+    check("[[scope]]\ncgroup = \"/a\"\nmode = \"observe\"\ninbound_ports = []\n", &["empty list"]);
+    check("[[scope]]\ncgroup = \"/a\"\nmode = \"observe\"\ninbound_ports = [\"9-8\"]\n", &["9-8"]);
+    for bad in ["a", "/a/../b", "/a//b", "/./a", "//"] {
+        check(&format!("[[scope]]\ncgroup = \"{bad}\"\nmode = \"strict\"\n"), &["not a path"]);
+    }
+    let config = good(&format!(
+        "{strict}inbound_ports = \"all\"\n[[scope]]\ncgroup = \"/a/\"\nuser = \"root\"\n\
+         mode = \"permissive\"\noutbound_ports = [443, \"8000-8100\"]\n[[scope]]\ncgroup = \"/\"\n\
+         user = 1000\nmode = \"observe\"\nfail = \"closed\"\n"
+    ));
+    let scope = |index: usize| {
+        let scope = &config.scopes[index];
+        (scope.cgroup.as_str(), scope.uid, scope.mode, scope.fail, scope.other_transports)
+    };
+    let (dns, all) = (OtherTransports::DnsOnly, OtherTransports::Allow);
+    assert_eq!(scope(0), ("/a", None, Mode::Strict, FailMode::Closed, dns));
+    assert_eq!(scope(1), ("/a", Some(0), Mode::Permissive, FailMode::Open, all));
+    assert_eq!(scope(2), ("/", Some(1000), Mode::Observe, FailMode::Closed, all));
+    assert!(config.scopes[1].outbound_ports.contains(8050));
+}
+
+#[test]
+fn entries() {
+    let entry = |id: &str, selectors: &str| {
+        format!("[[entry]]\nspiffe_id = \"{id}\"\nselectors = [{selectors}]\n")
+    };
+    let uid = "\"unix:uid:1\"";
+    check(&entry("spiffe://other/a", uid), &["another trust domain", "spiffe://td/"]);
+    check(&entry("spiffe://td", uid), &["names no workload"]);
+    check(&entry("spiffe://td/spire", uid), &["reserved for SPIRE"]);
+    check(&entry("td/a", uid), &["is not a SPIFFE ID"]);
+    let twice = entry("spiffe://td/a", uid).repeat(2);
+    check(&twice, &["entry[1]: entry id", "is already used at", "give it another id"]);
+    check(&entry("spiffe://td/a", ""), &["entry[0].selectors", "match every process"]);
+    check("[[entry]]\nselectors = [\"unix:uid:1\"]\n", &["entry[0]: has no spiffe_id"]);
+    let text = entry("spiffe://td/a", "\"unix:uid:1\", \"unix:path:/a\"");
+    let ttl = format!("{text}svid_ttl = \"1s\"\n");
+    check(&ttl, &["entry[0].svid_ttl: `1s`: out of range"]);
+    let config = good(&text);
+    let entries = config.registry.entries();
+    assert_eq!(entries[0].id.len(), 32);
+    // The order in which selectors are written does not matter.
+    let other = good(&entry("spiffe://td/a", "\"unix:path:/a\", \"unix:uid:1\""));
+    assert_eq!(entries[0].id, other.registry.entries()[0].id);
+    assert!(entries[0].origin.ends_with("tacit.toml:3"), "{}", entries[0].origin);
+}
+
+#[test]
+fn outbound_rules() {
+    let rule = |text: &str| format!("[[outbound]]\naction = \"mtls\"\n{text}\n");
+    let peers = "peers = [\"spiffe://td/*\"]";
+    check(&rule(""), &["outbound[0]: does not say whom", "spiffe://<trust domain>/*"]);
+    check(&rule("peers = [\"spiffe://td2/a\"]"), &["another trust domain"]);
+    check(&rule("peers = [\"spiffe://td/a*\"]"), &["`spiffe://td/a*`", "may only stand"]);
+    check(&rule("peers = []"), &["an empty list"]);
+    check(&rule(&format!("{peers}\nto = []")), &["outbound[0].to", "an empty list"]);
+    check(
+        &rule(&format!("{peers}\nto = [\"db\"]")),
+        &["neither an address nor a network", "hosts"],
+    );
+    check(&rule(&format!("{peers}\nto = [\"10.0.0.1/8\"]")), &["bits set behind its prefix"]);
+    check(&rule(&format!("{peers}\nhosts = [\"10.0.0.1\"]")), &["is not a host name", "`to`"]);
+    check(&rule(&format!("{peers}\nhosts = [\"gone.example.org\"]")), &["no such name"]);
+    check(&rule(&format!("{peers}\nhosts = [\"empty.example.org\"]")), &["no addresses"]);
+    check(&rule(&format!("{peers}\nhosts = [\"slow.example.org\"]")), &["no answer within 300ms"]);
+    check(&rule(&format!("{peers}\nalpn = [\"\"]")), &["is no ALPN protocol"]);
+    check(&rule(&format!("{peers}\nalpn = [\"{}\"]", "a".repeat(256))), &["is no ALPN protocol"]);
+    check(&rule(&format!("{peers}\nsni = \"10.0.0.1\"")), &["cannot be sent"]);
+    check(&rule(&format!("{peers}\nname = \"default\"")), &["choose another name"]);
+    check(&rule(&format!("{peers}\nname = \"a\\nb\"")), &["`a\\nb`", "is no name"]);
+    check(&rule(&format!("{peers}\nname = \"x\"")).repeat(2), &["has the same name"]);
+    check("[[outbound]]\naction = \"plaintext\"\nsni = \"a\"\n", &["means nothing without mTLS"]);
+    check("[[outbound]]\nports = 1\n", &["has no action", "say action ="]);
+    let config = good(&rule(&format!(
+        "{peers}\nhosts = [\"db.example.org\"]\nto = [\"192.0.2.1\"]\nalpn = [\"h2\"]\nsni = \"a.b\""
+    )));
+    let rule = &config.outbound[0];
+    assert_eq!(&*rule.name, "outbound[0]");
+    let Networks::Of(to) = &rule.to else { panic!("{rule:?}") };
+    let to: Vec<_> = to.iter().map(ToString::to_string).collect();
+    assert_eq!(to, ["192.0.2.1/32", "10.0.0.8/32", "10.0.0.9/32"]);
+    assert!(
+        matches!(&rule.action, OutboundAction::Mtls { sni: Some(name), .. } if &**name == "a.b")
+    );
+}
+
+#[test]
+fn inbound_rules() {
+    let rule = |text: &str| format!("[[inbound]]\naction = \"allow\"\n{text}\n");
+    check(&rule(""), &["inbound[0]: does not say whom it admits"]);
+    check(&rule("peers = [\"spiffe://td\"]"), &["names no workload"]);
+    check(&rule("plaintext = \"yes\""), &["not one of admit, refuse"]);
+    check("[[inbound]]\naction = \"deny\"\nplaintext = \"refuse\"\n", &["in a denying rule"]);
+    check("[[inbound]]\naction = \"deny\"\nfrom = []\n", &["inbound[0].from", "an empty list"]);
+    check("[[inbound]]\npeers = [\"spiffe://td/*\"]\n", &["has no action"]);
+    let config = good(&rule("plaintext = \"admit\"\nfrom = [\"10.0.0.0/8\"]"));
+    assert_eq!(&*config.inbound[0].name, "inbound[0]");
+    assert_eq!(config.policy().inbound, config.inbound);
+}
+
+#[test]
+fn included_files() {
+    let files = Files::new("[node]\ntrust_domain = \"td\"\ninclude_dir = \"conf.d\"\n");
+    let rule = "[[outbound]]\naction = \"refuse\"\nports = 25\n";
+    files.write("conf.d/20-b.toml", rule);
+    files.write("conf.d/10-a.toml", rule);
+    files.write("conf.d/.hidden.toml", "not toml");
+    files.write("conf.d/README", "not toml");
+    let names: Vec<_> =
+        files.load().unwrap().0.outbound.iter().map(|rule| rule.name.to_string()).collect();
+    assert_eq!(names, ["10-a/outbound[0]", "20-b/outbound[0]"]);
+    files.write("conf.d/20-b.toml", "[proxy]\nkeepalive = \"1m\"\n");
+    let told = files.load().unwrap_err().to_string();
+    assert!(told.contains("conf.d/20-b.toml:1: proxy: an included file holds"), "{told}");
+}
+
+#[test]
+fn warnings() {
+    let report = |text: &str| {
+        let files = Files::new(&format!("{NODE}{text}"));
+        let report = check::check_with(&files.main(), &names());
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let entry = |id: &str, selector: &str| {
+        format!("[[entry]]\nspiffe_id = \"spiffe://td/{id}\"\nselectors = [\"{selector}\"]\n")
+    };
+    let told = report(&entry("a", "unix:path:/bin/a"));
+    assert!(told[0].contains("entry[0]: any user can run a program"), "{told:?}");
+    let told = report(&(entry("a", "unix:uid:1") + &entry("b", "unix:uid:1")));
+    assert!(told[0].contains("same selectors"), "{told:?}");
+    let told = report(
+        "[[outbound]]\naction = \"plaintext\"\nports = 25\n[[outbound]]\naction = \"refuse\"\n",
+    );
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("outbound[0]: the rule never decides: `outbound[1]`"), "{told:?}");
+    let told = report(
+        "[[inbound]]\naction = \"deny\"\n[[inbound]]\naction = \"allow\"\npeers = [\"spiffe://td/*\"]\n",
+    );
+    assert!(told[0].contains("inbound[1]: the rule never admits: `inbound[0]`"), "{told:?}");
+    assert_eq!(report(&entry("a", "unix:uid:1")), Vec::<String>::new());
+}
