@@ -1,0 +1,83 @@
+//! What is asked where. Paths begin with a version; every answer is JSON, errors are
+//! `{"error": "..."}`.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::{ExplainTarget, Readiness, Refused, Snapshots, Standing};
+use crate::metrics::Metrics;
+
+/// Source: `OpenMetrics` 1.0, "Content type".
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Shared = State<Arc<dyn Snapshots>>;
+
+/// The routes of the control socket.
+pub(super) fn control(snapshots: Arc<dyn Snapshots>) -> Router {
+    Router::new()
+        .route("/v1/status", get(|State(it): Shared| async move { Json(it.status()) }))
+        .route("/v1/connections", get(|State(it): Shared| async move { Json(it.connections()) }))
+        .route("/v1/scopes", get(|State(it): Shared| async move { Json(it.scopes()) }))
+        .route("/v1/entries", get(|State(it): Shared| async move { Json(it.entries()) }))
+        .route("/v1/svids", get(|State(it): Shared| async move { Json(it.svids()) }))
+        .route("/v1/bundles", get(|State(it): Shared| async move { Json(it.bundles()) }))
+        .route("/v1/doctor", get(|State(it): Shared| async move { answer(it.doctor().await) }))
+        .route("/v1/explain", get(explain))
+        .route("/v1/reload", post(|State(it): Shared| async move { answer(it.reload().await) }))
+        .with_state(snapshots)
+}
+
+/// The routes of the loopback port.
+pub(super) fn health(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
+    let encode = move || async move { ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.encode()) };
+    Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(move || async move { ready(&readiness) }))
+        .route("/metrics", get(encode))
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    target: String,
+}
+
+async fn explain(State(snapshots): Shared, Query(asked): Query<Asked>) -> Response {
+    match asked.target.parse::<ExplainTarget>() {
+        Ok(target) => answer(snapshots.explain(target).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, error.to_string()),
+    }
+}
+
+fn answer<T: Serialize>(answer: Result<T, Refused>) -> Response {
+    match answer {
+        Ok(dump) => Json(dump).into_response(),
+        Err(Refused::NotFound(what)) => problem(StatusCode::NOT_FOUND, what),
+        Err(Refused::Failed(what)) => problem(StatusCode::INTERNAL_SERVER_ERROR, what),
+    }
+}
+
+fn problem(status: StatusCode, error: String) -> Response {
+    #[derive(Serialize)]
+    struct Problem {
+        error: String,
+    }
+    (status, Json(Problem { error })).into_response()
+}
+
+fn ready(readiness: &Readiness) -> Response {
+    #[derive(Serialize)]
+    struct Ready {
+        ready: bool,
+        conditions: Vec<Standing>,
+    }
+    let conditions = readiness.standings();
+    let ready = conditions.iter().all(|standing| standing.failing.is_none());
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready, conditions })).into_response()
+}

@@ -1,0 +1,363 @@
+//! The command line, as clap derives it. Only words: what they do is elsewhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::admin::ExplainTarget;
+use crate::audit::log::AddressQuery;
+use crate::spiffe::{IdError, SpiffeId, TrustDomain, parse_id, parse_trust_domain};
+
+/// What stands at the end of `tacit --help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well
+  1  it failed; or it worked, and what it found is not well (status, doctor)
+  2  the command line is wrong
+  3  the configuration is not valid
+  4  no daemon answers
+  5  the audit log was tampered with (audit verify)";
+
+/// Transparent SPIFFE mutual TLS for programs that know nothing of TLS
+#[derive(Debug, Parser)]
+#[command(name = "tacit", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(
+    long_about = "Gives programs that know nothing of TLS a SPIFFE identity and mutual TLS, with one \
+        daemon and no change to them. `tacit run` is the daemon; most other commands ask it, over \
+        a socket that only root may use."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon
+    #[command(after_help = "Example:\n  tacit run --config /etc/tacit/config.toml")]
+    Run(ConfigFile),
+    /// Say everything that is wrong with a configuration
+    #[command(
+        long_about = "Reads the configuration and the files it includes, and says everything that is \
+            wrong with them at once: file, line, key, value and remedy. Changes nothing.",
+        after_help = "Example:\n  tacit check --config ./config.toml"
+    )]
+    Check(Check),
+    /// Show how the daemon fares
+    #[command(long_about = "Shows how the daemon fares. Exits with 1 if it is not ready.")]
+    Status(Listing),
+    /// List open connections
+    #[command(
+        long_about = "Lists the connections that are open: who talks to whom, how it is protected, \
+            and by which rule. Those that have ended are in the audit log: see `tacit audit query`.",
+        after_help = "Examples:\n  tacit connections --watch\n  \
+            tacit connections --output json | jq '.[] | select(.protection != \"mtls\")'"
+    )]
+    Connections(Connections),
+    /// List the scopes in force
+    Scopes(Listing),
+    /// List the registration entries in force
+    Entries(Listing),
+    /// List the SVIDs that the daemon holds, with expiry
+    Svid(Listing),
+    /// Say why a process has its identity, or a connection its decision
+    #[command(
+        long_about = "Says why a process has its identity, or a connection its decision: the \
+            selectors found, the entries that nearly match and the first selector that failed, \
+            and every rule held against the connection.",
+        after_help = "Examples:\n  tacit explain 4711\n  tacit explain 19a2b3c4d5e-17\n  \
+            tacit explain \"4711 -> 10.0.0.2:5432\"\n  \
+            tacit explain \"spiffe://example.org/web -> 10.0.0.2:5432\""
+    )]
+    Explain(Explain),
+    /// Make and look after the embedded CA
+    #[command(subcommand)]
+    Ca(Ca),
+    /// Read and verify the audit log
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Check the kernel, the programs, and what is left in the kernel
+    #[command(
+        long_about = "Checks whether the kernel has what is needed, whether every program is attached, \
+            and whether the daemon is ready. Without a running daemon it checks the kernel, and \
+            whether anything was left in it. Exits with 1 if anything failed."
+    )]
+    Doctor(Listing),
+    /// Show trust bundles
+    #[command(subcommand)]
+    Bundle(Bundle),
+    /// Make the daemon read its configuration again, now
+    #[command(
+        long_about = "Makes the daemon read its configuration again, now. It does so by itself when \
+            a file changes; this waits for the outcome and tells it. A configuration that is not \
+            valid changes nothing, and is told with exit code 3."
+    )]
+    Reload(Listing),
+    /// Remove everything that the daemon has left in the kernel
+    #[command(
+        long_about = "Detaches the programs and removes what is pinned. They outlive the daemon on \
+            purpose: strict scopes stay closed until it is back. After this, nothing is captured \
+            and nothing is refused. Stop the daemon first."
+    )]
+    Uninstall(ConfigFile),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  tacit completions bash > /etc/bash_completion.d/tacit")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How to show something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OutputArg {
+    /// How to show it
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigFile {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/tacit/config.toml")]
+    pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    #[command(flatten)]
+    pub(super) format: OutputArg,
+}
+
+/// A question to the daemon.
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// The daemon's control socket (`admin.socket`)
+    #[arg(long, value_name = "PATH", default_value = "/run/tacit/tacit.sock")]
+    pub(super) socket: PathBuf,
+    #[command(flatten)]
+    pub(super) format: OutputArg,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Connections {
+    #[command(flatten)]
+    pub(super) listing: Listing,
+    /// Show them again every second, until interrupted
+    #[arg(long, short)]
+    pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// A pid, a connection's id (of `connections` or the audit log), or "source -> destination",
+    /// where the source is a pid, a SPIFFE ID or an address with a port
+    pub(super) target: ExplainTarget,
+    #[command(flatten)]
+    pub(super) listing: Listing,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Bundle {
+    /// Show the authorities of every trust domain that is known
+    #[command(after_help = "Example:\n  \
+        tacit bundle show --output json | jq -r '.[0].pem' > bundle.pem")]
+    Show(Listing),
+}
+
+/// Where the embedded CA is.
+#[derive(Debug, Args)]
+pub(super) struct CaDirectory {
+    /// Directory of the CA
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/tacit/ca")]
+    pub(super) directory: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Ca {
+    /// Make a root and, under it, the authority of this node
+    #[command(
+        long_about = "Makes a root and, under it, the authority of this node, in a directory that \
+            does not exist yet. The root's key is needed only to issue authorities: move it to a \
+            safe place. The authority of a node is valid for one year. Where the root's key is \
+            beside it, the daemon renews it; elsewhere give the node a new one in time.",
+        after_help = "Example:\n  tacit ca init --trust-domain example.org --node db1"
+    )]
+    Init {
+        #[command(flatten)]
+        place: CaDirectory,
+        /// The trust domain, such as example.org
+        #[arg(long, value_parser = trust_domain)]
+        trust_domain: TrustDomain,
+        /// Name of this node
+        #[arg(long)]
+        node: String,
+    },
+    /// Make the authority of another node
+    #[command(
+        long_about = "Makes the authority of another node, signed by this root. Carry the output \
+            directory to that node; it becomes its CA directory, which must not exist there yet.",
+        after_help = "Example:\n  tacit ca issue-node --node web1 --out ./web1\n  \
+            ssh root@web1 mkdir -p /var/lib/tacit\n  \
+            scp -r ./web1 root@web1:/var/lib/tacit/ca"
+    )]
+    IssueNode {
+        #[command(flatten)]
+        place: CaDirectory,
+        /// Name of the node
+        #[arg(long)]
+        node: String,
+        /// Where to put it; must not exist yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Write one SVID, its key and the bundle to files, for a peer that is no Tacit node
+    #[command(after_help = "Example:\n  \
+        tacit ca mint --spiffe-id spiffe://example.org/monitor --ttl 12h --out ./monitor")]
+    Mint {
+        #[command(flatten)]
+        place: CaDirectory,
+        /// The identity
+        #[arg(long, value_parser = spiffe_id)]
+        spiffe_id: SpiffeId,
+        /// How long it is valid
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+        /// Directory for svid.pem, svid.key and bundle.pem; files of these names are replaced
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Show the authorities in a CA directory
+    Show {
+        #[command(flatten)]
+        place: CaDirectory,
+        #[command(flatten)]
+        format: OutputArg,
+    },
+}
+
+/// Where the audit log is.
+#[derive(Debug, Args)]
+pub(super) struct LogPlace {
+    /// The audit log (`audit.path`); rotated files beside it are read too
+    #[arg(long, value_name = "FILE", default_value = "/var/log/tacit/audit.jsonl")]
+    pub(super) log: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Audit {
+    /// Find out whether the log was tampered with
+    #[command(
+        long_about = "Reads the whole log and says whether a record was changed, moved, removed or \
+            added, whether its beginning or its end was cut off, and whether it was rewritten. Exits \
+            with 5 if so. A log that was copied elsewhere can be verified there with --public-key; \
+            without the node's state directory an end that was cut off exactly at a checkpoint goes \
+            unseen.",
+        after_help = "Examples:\n  tacit audit verify\n  \
+            tacit audit verify --log ./copy/audit.jsonl --no-head --public-key ./db1.pub"
+    )]
+    Verify {
+        #[command(flatten)]
+        place: LogPlace,
+        /// The daemon's state directory (`node.state_dir`), which says how far the log had reached
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/tacit")]
+        state_dir: PathBuf,
+        /// Do without the state directory
+        #[arg(long)]
+        no_head: bool,
+        /// The node's public key, if the one beside the log is not to be trusted
+        #[arg(long, value_name = "FILE")]
+        public_key: Option<PathBuf>,
+        #[command(flatten)]
+        format: OutputArg,
+    },
+    /// Show records
+    #[command(
+        long_about = "Shows the records that match all filters, oldest first, over all rotated \
+            files. JSON output is one record per line, with everything in it.",
+        after_help = "Examples:\n  tacit audit query --since 1h --outcome denied\n  \
+            tacit audit query --spiffe-id spiffe://example.org/web --follow\n  \
+            tacit audit query --connection 5f3a… --output json"
+    )]
+    Query(Box<Query>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Query {
+    #[command(flatten)]
+    pub(super) place: LogPlace,
+    /// At or after: a time (RFC 3339) or an age such as 15m
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<When>,
+    /// Before: a time (RFC 3339) or an age such as 15m
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<When>,
+    /// SPIFFE ID of either end
+    #[arg(long, value_name = "ID", value_parser = spiffe_id)]
+    pub(super) spiffe_id: Option<SpiffeId>,
+    /// Which direction
+    #[arg(long, value_parser = ["outbound", "inbound"])]
+    pub(super) direction: Option<String>,
+    /// How it ended
+    #[arg(long, value_parser =
+        ["completed", "denied", "peer_failed", "local_failed", "cut", "interrupted"])]
+    pub(super) outcome: Option<String>,
+    /// Why
+    #[arg(long, help = "Why, such as no_rule or \"connect: timed out\"")]
+    pub(super) reason: Option<String>,
+    /// Process id of the local process
+    #[arg(long)]
+    pub(super) pid: Option<u32>,
+    /// A connection's id, of this node or shared by both ends
+    #[arg(long, value_name = "ID")]
+    pub(super) connection: Option<String>,
+    /// Address of either end, with or without a port
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) address: Option<AddressQuery>,
+    /// Records of the daemon and of the log itself, too
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Go on with new records until interrupted
+    #[arg(long, short)]
+    pub(super) follow: bool,
+    #[command(flatten)]
+    pub(super) format: OutputArg,
+}
+
+/// A time, or how long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    At(jiff::Timestamp),
+    Ago(Duration),
+}
+
+impl std::str::FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let time = text.parse().map(Self::At);
+        time.or_else(|_| humantime::parse_duration(text).map(Self::Ago)).map_err(|_malformed| {
+            "write a time such as 2025-01-31T12:00:00Z or an age such as 15m".to_owned()
+        })
+    }
+}
+
+fn spiffe_id(text: &str) -> Result<SpiffeId, IdError> {
+    parse_id(text)
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, IdError> {
+    parse_trust_domain(text)
+}

@@ -1,0 +1,95 @@
+//! Tables of things that are in force: scopes, entries, SVIDs, bundles.
+
+use crate::admin::dump::{BundleDump, EntryDump, ScopeDump, SvidDump};
+use crate::cli::output::{Columns, Tone, cell, maybe, put, toned};
+
+pub(in crate::cli) fn scopes(scopes: &[ScopeDump]) -> String {
+    let mut columns = Columns::new(&[
+        "ID",
+        "CGROUP",
+        "USER",
+        "MODE",
+        "FAIL",
+        "OTHER",
+        "IN PORTS",
+        "OUT PORTS",
+        "NOTE",
+    ]);
+    for scope in scopes {
+        let note = if scope.present == Some(false) { "no such cgroup now" } else { "" };
+        columns.row([
+            cell(scope.id.to_string()),
+            cell(&scope.cgroup),
+            scope.uid.map_or_else(|| cell("all"), |uid| cell(uid.to_string())),
+            cell(&scope.mode),
+            cell(&scope.fail),
+            cell(&scope.other_transports),
+            cell(&scope.inbound_ports),
+            cell(&scope.outbound_ports),
+            toned(note, if note.is_empty() { Tone::Plain } else { Tone::Doubtful }),
+        ]);
+    }
+    columns.render()
+}
+
+pub(in crate::cli) fn entries(entries: &[EntryDump]) -> String {
+    let mut columns = Columns::new(&["ID", "SPIFFE ID", "SELECTORS", "TTL", "FROM"]);
+    for entry in entries {
+        let ttl = entry
+            .svid_ttl
+            .map(|ttl| humantime::format_duration(std::time::Duration::from_secs(ttl)).to_string());
+        columns.row([
+            cell(&entry.id),
+            cell(&entry.spiffe_id),
+            cell(entry.selectors.join(" ")),
+            maybe(ttl),
+            cell(&entry.origin),
+        ]);
+    }
+    columns.render()
+}
+
+pub(in crate::cli) fn svids(svids: &[SvidDump]) -> String {
+    let mut columns =
+        Columns::new(&["ENTRY", "SPIFFE ID", "SERIAL", "NOT AFTER", "RENEWED AT", "STATE"]);
+    for svid in svids {
+        let (state, tone) = match (&svid.serial, &svid.last_error) {
+            (Some(_), None) => ("ok".to_owned(), Tone::Good),
+            (Some(_), Some(error)) => (failing(svid.failures, error), Tone::Doubtful),
+            (None, Some(error)) => (failing(svid.failures, error), Tone::Bad),
+            (None, None) => ("not issued yet".to_owned(), Tone::Doubtful),
+        };
+        columns.row([
+            cell(&svid.entry),
+            cell(&svid.spiffe_id),
+            maybe(svid.serial.as_ref()),
+            maybe(svid.not_after.as_ref()),
+            cell(&svid.renew_at),
+            toned(state, tone),
+        ]);
+    }
+    columns.render()
+}
+
+fn failing(times: u32, error: &str) -> String {
+    format!("failed {times} times: {error}")
+}
+
+pub(in crate::cli) fn bundles(bundles: &[BundleDump]) -> String {
+    let mut columns = Columns::new(&["TRUST DOMAIN", "KEY ID", "NOT AFTER", "NOTE"]);
+    for bundle in bundles {
+        for authority in &bundle.authorities {
+            columns.row([
+                cell(&bundle.trust_domain),
+                cell(&authority.key_id),
+                cell(&authority.not_after),
+                toned(authority.warning.as_deref().unwrap_or_default(), Tone::Bad),
+            ]);
+        }
+    }
+    let mut text = columns.render();
+    for bundle in bundles {
+        put(&mut text, format_args!("\n{}", bundle.pem.trim_end()));
+    }
+    text
+}

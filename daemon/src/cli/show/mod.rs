@@ -1,0 +1,11 @@
+//! What the commands show to people: one function per answer, from dump to text. Writes nothing.
+
+mod explained;
+mod listing;
+mod records;
+mod state;
+
+pub(super) use explained::explanation;
+pub(super) use listing::{bundles, entries, scopes, svids};
+pub(super) use records::{connections, record, record_headings};
+pub(super) use state::{CheckDump, check, examination, reload, status};
