@@ -1,0 +1,171 @@
+//! What the daemon is built on before it captures anything: log, authority, control sockets; and
+//! how configuration becomes the settings of each part.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::admin::{AdminSocket, HealthListener, Readiness, Snapshots};
+use crate::attest::{AttestSettings, Attestor};
+use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Writer};
+use crate::config::{Config, ProxyConfig, ReloadHandle};
+use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer, LocalCa};
+use crate::metrics::Metrics;
+use crate::policy::DenyReason;
+use crate::proxy::ProxySettings;
+use crate::registry::Registry;
+use crate::shutdown::Tasks;
+use crate::sys::clock;
+
+use super::StartError;
+
+/// Where the embedded CA keeps its files, below the state directory.
+pub(super) const CA_FOLDER: &str = "ca";
+
+/// The parts that need no kernel.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Audit,
+    issuer: Arc<dyn Issuer>,
+    socket: AdminSocket,
+    health: Option<HealthListener>,
+}
+
+impl Base {
+    /// Opens log, authority and control sockets.
+    pub(super) async fn open(config: &Config) -> Result<(Self, Writer), StartError> {
+        let directions = [Direction::Outbound.as_str(), Direction::Inbound.as_str()];
+        let metrics = Arc::new(Metrics::new(&directions, &DenyReason::ALL.map(DenyReason::as_str)));
+        let clock = Clock { now: clock::now, since_boot: clock::since_boot };
+        let (audit, writer) = Audit::open(&audit_settings(config), clock, Arc::clone(&metrics))
+            .map_err(StartError::Audit)?;
+        let node = &config.node;
+        let mut ca = CaSettings::new(
+            node.state_dir.join(CA_FOLDER),
+            node.trust_domain.clone(),
+            node.name.clone(),
+        );
+        ca.backdate = config.issuer.backdate;
+        let issuer: Arc<dyn Issuer> = Arc::new(LocalCa::open(ca)?);
+        let health = match config.admin.metrics_listen {
+            Some(address) => Some(
+                HealthListener::bind(address)
+                    .await
+                    .map_err(|source| StartError::Listen { address, source })?,
+            ),
+            None => None,
+        };
+        let socket = AdminSocket::bind(&config.admin.socket)?;
+        let readiness = Readiness::default();
+        Ok((Self { readiness, metrics, audit, issuer, socket, health }, writer))
+    }
+
+    /// Who is who, by these entries.
+    pub(super) fn identities(
+        &self,
+        config: &Config,
+        registry: watch::Receiver<Arc<Registry>>,
+    ) -> Identities {
+        let attestor = Attestor::new(AttestSettings {
+            digest_limit_bytes: config.attest.digest_limit_bytes,
+            deadline: config.attest.deadline,
+            ..AttestSettings::default()
+        });
+        let settings =
+            IdentitySettings { svid_ttl: config.issuer.svid_ttl, ..IdentitySettings::default() };
+        Identities::new(attestor, registry, Arc::clone(&self.issuer), settings)
+    }
+
+    /// Adds what readiness asks each time.
+    pub(super) fn watch(&self, identities: &Identities, reload: &ReloadHandle) {
+        let audit = self.audit.clone();
+        self.readiness.probe("audit log", move || match audit.health().problem {
+            Some(problem) => Err(problem),
+            None => Ok(()),
+        });
+        let identities = identities.clone();
+        self.readiness.probe("SVIDs", move || {
+            let missing: Vec<_> = identities
+                .svids()
+                .into_iter()
+                .filter(|status| status.svid.is_none())
+                .map(|status| status.spiffe_id.to_string())
+                .collect();
+            if missing.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("none for {}", missing.join(", ")))
+            }
+        });
+        let status = reload.status();
+        self.readiness.probe("configuration", move || match &status.borrow().error {
+            Some(error) => Err(error.to_string()),
+            None => Ok(()),
+        });
+    }
+
+    /// Answers on the control sockets until the very end.
+    pub(super) fn serve(self, tasks: &mut Tasks, daemon: Arc<dyn Snapshots>) {
+        tasks.spawn("control socket", self.socket.serve(daemon, tasks.stop()));
+        if let Some(health) = self.health {
+            tasks.spawn("health", health.serve(self.metrics, self.readiness, tasks.stop()));
+        }
+    }
+}
+
+/// A part of the configuration as it changes.
+pub(super) fn follow<T: Send + Sync + 'static>(
+    tasks: &mut Tasks,
+    reload: &ReloadHandle,
+    part: fn(&Config) -> Arc<T>,
+) -> watch::Receiver<Arc<T>> {
+    let mut config = reload.config();
+    let (sender, receiver) = watch::channel(part(&config.borrow_and_update()));
+    let mut stop = tasks.stop();
+    tasks.spawn("a part of the configuration", async move {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.draining() => return,
+                changed = config.changed() => if changed.is_err() { return },
+            }
+            sender.send_replace(part(&config.borrow_and_update()));
+        }
+    });
+    receiver
+}
+
+fn audit_settings(config: &Config) -> AuditSettings {
+    let audit = &config.audit;
+    AuditSettings {
+        path: audit.path.clone(),
+        state_dir: config.node.state_dir.join(audit::STATE_FOLDER),
+        node: config.node.name.clone(),
+        rotate_bytes: audit.rotate_bytes,
+        keep: audit.keep,
+        queue: usize::try_from(audit.queue).unwrap_or(usize::MAX),
+        overflow: Overflow::Block,
+        open_after: audit.open_after,
+        sync_every: std::time::Duration::from_secs(1),
+    }
+}
+
+/// Timeouts and limits as the proxy takes them.
+pub(super) fn proxy_settings(config: &ProxyConfig) -> ProxySettings {
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    ProxySettings {
+        connect_timeout: config.connect_timeout,
+        handshake_timeout: config.handshake_timeout,
+        first_byte_timeout: config.first_byte_timeout,
+        idle_timeout: config.idle_timeout,
+        user_timeout: config.user_timeout,
+        keepalive: config.keepalive,
+        drain_timeout: config.drain_timeout,
+        node_limit: count(config.max_connections),
+        workload_limit: count(config.max_connections_per_workload),
+        handshake_limit: count(config.max_handshakes),
+        buffer_bytes: usize::try_from(config.buffer_bytes).unwrap_or(usize::MAX),
+    }
+}

@@ -1,0 +1,226 @@
+//! Why a process has its identity, or a connection its decision: the same questions that the proxy
+//! asks, asked again and shown step by step. Decides nothing.
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::admin::dump::{DecisionDump, ExplainDump, IdentityDump, ProcessDump};
+use crate::admin::{ExplainTarget, FlowSource, Refused};
+use crate::audit::log::{self, Query};
+use crate::audit::{self, Direction, Endpoint, Record};
+use crate::identity;
+use crate::policy::{self, SupposedPeer};
+use crate::spiffe::{SpiffeId, parse_id};
+use crate::sys::{clock, sockets};
+use crate::workload::{
+    ClientAddr, ListenAddr, ListenerLookup, Mode, OriginalDst, ProcessClaim, Selector, Selectors,
+};
+
+use super::snapshots::{Daemon, scope_dump};
+
+impl Daemon {
+    /// Explains whatever was asked about.
+    pub(super) async fn explain_target(
+        &self,
+        target: &ExplainTarget,
+    ) -> Result<ExplainDump, Refused> {
+        match target {
+            ExplainTarget::Process(pid) => self.explain_process(*pid).await,
+            ExplainTarget::Connection(id) => self.explain_connection(id).await,
+            ExplainTarget::Flow { source, destination } => {
+                self.explain_flow(target, source, *destination).await
+            }
+        }
+    }
+
+    /// The facts about a process as they are now.
+    fn claim(&self, pid: u32) -> Result<ProcessClaim, Refused> {
+        let now = u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX);
+        match sockets::claim_of(pid, &self.cgroups, self.netns, now) {
+            Ok(Some(claim)) => Ok(claim),
+            Ok(None) => Err(Refused::NotFound(format!("there is no process {pid}"))),
+            Err(error) => Err(Refused::Failed(format!("process {pid} cannot be read: {error}"))),
+        }
+    }
+
+    async fn explain_process(&self, pid: u32) -> Result<ExplainDump, Refused> {
+        let claim = self.claim(pid)?;
+        let mut dump = ExplainDump { subject: format!("process {pid}"), ..ExplainDump::default() };
+        self.explain_claim(&mut dump, &claim).await;
+        Ok(dump)
+    }
+
+    /// Fills in process, scope and identity; gives mode and SPIFFE ID.
+    async fn explain_claim(
+        &self,
+        dump: &mut ExplainDump,
+        claim: &ProcessClaim,
+    ) -> (Mode, Option<SpiffeId>) {
+        let explained: identity::Explanation = self.identities.explain(claim).await;
+        dump.process = Some(match &explained.attestation {
+            Ok(attestation) => ProcessDump::from(&attestation.evidence),
+            Err(_) => ProcessDump::from(claim),
+        });
+        dump.identity = Some(IdentityDump::from(&explained));
+        let scope = self.table.scope_of(claim);
+        dump.scope = scope.as_ref().map(scope_dump);
+        if scope.is_none() {
+            dump.notes.push("the process is in no scope: its connections are observed".to_owned());
+        }
+        let mode = scope.map_or(Mode::Observe, |placed| placed.scope.mode);
+        (mode, explained.entry.map(|entry| entry.spiffe_id.clone()))
+    }
+
+    async fn explain_connection(&self, id: &str) -> Result<ExplainDump, Refused> {
+        let query = Query { connection: Some(id.to_owned()), ..Query::default() };
+        let open = self.audit.open_connections();
+        let record = match open.into_iter().find(|record| query.matches(record)) {
+            Some(record) => Some(record),
+            None => self.closed_record(query).await?,
+        };
+        let Some(record) = record else {
+            return Err(Refused::NotFound(format!("no connection {id} is open or in the log")));
+        };
+        let mut dump =
+            ExplainDump { subject: format!("connection {id}"), ..ExplainDump::default() };
+        self.judge_again(&mut dump, &record);
+        dump.record = Some(record);
+        Ok(dump)
+    }
+
+    /// What entries and rules in force now say of what was recorded then.
+    fn judge_again(&self, dump: &mut ExplainDump, record: &Record) {
+        dump.notes.push("judged by the entries and rules in force now".to_owned());
+        let names = self.table.current();
+        let scope = names.iter().find(|placed| Some(placed.name()) == record.scope);
+        dump.scope = scope.map(scope_dump);
+        let mode = scope.map_or(Mode::Observe, |placed| placed.scope.mode);
+        if let Some(process) = &record.process {
+            let registry = Arc::clone(&self.reload.config().borrow().registry);
+            let selectors = recorded_selectors(process);
+            let (found, near) = (registry.find(&selectors), registry.near_misses(&selectors));
+            dump.identity = Some(IdentityDump::recorded(&selectors, &found, &near));
+        }
+        let id = |end: &Option<Endpoint>| parse_id(end.as_ref()?.spiffe_id.as_deref()?).ok();
+        let at = |end: &Option<Endpoint>| end.as_ref()?.address.as_ref()?.parse().ok();
+        let (Some(remote), false) = (at(&record.peer), mode == Mode::Observe) else { return };
+        let (local, peer) = (id(&record.local), id(&record.peer));
+        let policy = Arc::clone(&self.policy.borrow());
+        dump.decision = if record.direction.as_deref() == Some(Direction::Outbound.as_str()) {
+            let dst = OriginalDst::new(remote);
+            let found = policy::explain_outbound(&policy, local.as_ref(), mode, dst, peer.as_ref());
+            Some(DecisionDump::new(Direction::Outbound, &found))
+        } else {
+            let Some(here) = at(&record.local) else { return };
+            let supposed = match (&peer, record.protection.as_deref()) {
+                (Some(peer), _) => SupposedPeer::Identity(peer),
+                (None, Some("passthrough")) => SupposedPeer::Passthrough,
+                (None, _) => SupposedPeer::Plaintext,
+            };
+            let (here, remote) = (ListenAddr::new(here), ClientAddr::new(remote));
+            let found =
+                policy::explain_inbound(&policy, local.as_ref(), mode, here, remote, supposed);
+            Some(DecisionDump::new(Direction::Inbound, &found))
+        };
+    }
+
+    /// The last record of a connection in the log.
+    async fn closed_record(&self, query: Query) -> Result<Option<Record>, Refused> {
+        let path = self.reload.config().borrow().audit.path.clone();
+        self.audit.flush().await;
+        let search = move || {
+            let mut last = None;
+            log::lines(&path, &query, |_line, record| {
+                last = Some(record.clone());
+                ControlFlow::Continue(())
+            })
+            .map(|_follow| last)
+        };
+        tokio::task::spawn_blocking(search)
+            .await
+            .map_err(|error| Refused::Failed(error.to_string()))?
+            .map_err(|error| Refused::Failed(format!("the log cannot be read: {error}")))
+    }
+
+    async fn explain_flow(
+        &self,
+        target: &ExplainTarget,
+        source: &FlowSource,
+        destination: SocketAddr,
+    ) -> Result<ExplainDump, Refused> {
+        let mut dump = ExplainDump { subject: target.to_string(), ..ExplainDump::default() };
+        let (mode, local) = match source {
+            FlowSource::Process(pid) => {
+                let claim = self.claim(*pid)?;
+                self.explain_claim(&mut dump, &claim).await
+            }
+            FlowSource::Identity(id) => {
+                dump.notes.push("as if the workload were in a strict scope".to_owned());
+                (Mode::Strict, Some(id.clone()))
+            }
+            FlowSource::Address(address) => {
+                return self.explain_inbound(dump, *address, destination).await;
+            }
+        };
+        if mode == Mode::Observe {
+            return Ok(dump);
+        }
+        let policy = Arc::clone(&self.policy.borrow());
+        let dst = OriginalDst::new(destination);
+        let found = policy::explain_outbound(&policy, local.as_ref(), mode, dst, None);
+        dump.decision = Some(DecisionDump::new(Direction::Outbound, &found));
+        Ok(dump)
+    }
+
+    /// What would be done with a connection from this address to a listener of this host.
+    async fn explain_inbound(
+        &self,
+        mut dump: ExplainDump,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<ExplainDump, Refused> {
+        let at = ListenAddr::new(to);
+        let listener = match self.kernel.listener(at) {
+            ListenerLookup::Found(listener) => listener,
+            ListenerLookup::Ambiguous(listener) => {
+                dump.notes.push("the holders of the listening socket disagree".to_owned());
+                listener
+            }
+            ListenerLookup::Missing => {
+                return Err(Refused::NotFound(format!("nobody on this host listens on {to}")));
+            }
+        };
+        let (_, local) = self.explain_claim(&mut dump, &listener.claim).await;
+        let policy = Arc::clone(&self.policy.borrow());
+        let client = ClientAddr::new(from);
+        let found = policy::explain_inbound(
+            &policy,
+            local.as_ref(),
+            listener.mode,
+            at,
+            client,
+            SupposedPeer::Plaintext,
+        );
+        dump.notes.push("as if the client spoke plaintext".to_owned());
+        dump.decision = Some(DecisionDump::new(Direction::Inbound, &found));
+        Ok(dump)
+    }
+}
+
+/// What a record says of its process, as selectors: those that need a look at the process itself
+/// (groups) are missing.
+fn recorded_selectors(process: &audit::Process) -> Selectors {
+    let unix = |value: String| Selector::new("unix", value);
+    let mut selectors = Selectors::from([
+        unix(format!("uid:{}", process.uid)),
+        unix(format!("gid:{}", process.gid)),
+    ]);
+    selectors.extend(process.exe.as_ref().map(|exe| unix(format!("path:{exe}"))));
+    selectors.extend(process.exe_sha256.as_ref().map(|digest| unix(format!("sha256:{digest}"))));
+    let cgroup = process.cgroup.as_ref();
+    selectors.extend(cgroup.map(|path| Selector::new("cgroup", format!("path:{path}"))));
+    let id = process.unit.as_ref();
+    selectors.extend(id.map(|id| Selector::new("systemd", format!("id:{id}"))));
+    selectors
+}

@@ -1,0 +1,334 @@
+//! The daemon from its first breath to its last, in order. Attach comes late: nothing is redirected
+//! to a proxy that does not listen. Stopping never detaches: strict scopes stay closed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::admin::SocketError;
+use crate::audit::log::LogError;
+use crate::bpf::{EventStream, Kernel, KernelCounters, KernelSettings, LoadError};
+use crate::config::{Config, ReloadHandle, Reloader};
+use crate::identity::{CaError, Identities};
+use crate::policy::Policy;
+use crate::proxy::{self, Proxy, ProxyParts};
+use crate::shutdown::{Stop, Tasks};
+use crate::sys::cgroup::{CgroupError, Cgroups};
+use crate::sys::route_changes::RouteChanges;
+use crate::sys::{clock, netns, process};
+use crate::telemetry;
+use crate::workload::NetnsCookie;
+
+use super::base::{self, Base};
+use super::events::{self, Recorder};
+use super::ground::{self, Listeners};
+use super::scopes::ScopeTable;
+use super::snapshots::Daemon;
+use super::{scan, tasks};
+
+/// How long the last records may take to be written once everything else has ended.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
+
+/// Why the daemon cannot start. Each says what the operator can do.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The runtime cannot be made.
+    #[error("the asynchronous runtime cannot start")]
+    Runtime(#[source] io::Error),
+    /// A protection of the daemon itself failed.
+    #[error("the daemon cannot protect its memory from other processes")]
+    Protect(#[source] io::Error),
+    /// No cgroup2.
+    #[error(transparent)]
+    Cgroups(#[from] CgroupError),
+    /// Its own cgroup.
+    #[error("the daemon cannot get a cgroup of its own at {path}; it needs root")]
+    Cgroup {
+        /// Where.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another daemon of this instance.
+    #[error(
+        "process {pid} is in {path}: a daemon of this instance runs already; stop it, or set capture.instance"
+    )]
+    AlreadyRunning {
+        /// Who.
+        pid: u32,
+        /// Its cgroup.
+        path: String,
+    },
+    /// Uninstalling under a daemon that runs.
+    #[error("a daemon answers at {socket}; stop it first")]
+    StillRunning {
+        /// Its control socket.
+        socket: PathBuf,
+    },
+    /// No place to pin.
+    #[error("the BPF file system cannot be had at {path}; see capture.bpffs")]
+    Bpffs {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A port is taken.
+    #[error(
+        "cannot listen on {address}; see proxy.outbound_port, proxy.inbound_port and admin.metrics_listen"
+    )]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The programs.
+    #[error(transparent)]
+    Kernel(#[from] LoadError),
+    /// The embedded CA.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The audit log.
+    #[error("the audit log cannot be opened")]
+    Audit(#[source] LogError),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The machine does not answer.
+    #[error("{what} cannot be read")]
+    Machine {
+        /// What was asked.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs the daemon until it is told to stop: SIGTERM or SIGINT drains, a second one stops.
+pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
+    telemetry::start(config.log);
+    process::protect_memory().map_err(StartError::Protect)?;
+    for limit in [process::raise_open_files().map(drop), process::lift_locked_memory().map(drop)] {
+        if let Err(error) = limit {
+            tracing::warn!(%error, "a resource limit stays as it is");
+        }
+    }
+    // Before any thread or socket is made: both belong to the cgroup they are made in.
+    let cgroups = Cgroups::find()?;
+    let own = ground::own_cgroup(&cgroups, &config.capture)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(StartError::Runtime)?;
+    let own_netns = netns::own_cookie()
+        .map_err(|source| StartError::Machine { what: "the own network namespace", source })?;
+    let cgroup = cgroups.mount().join(config.capture.cgroup.trim_start_matches('/'));
+    let kernel = Kernel::load(KernelSettings {
+        cgroup,
+        pins: ground::pin_folder(&config.capture)?,
+        own_cgroup: own,
+        netns: own_netns,
+        observe_unscoped: config.audit.observe,
+    })?;
+    runtime.block_on(serve(config, path, Arc::new(kernel), cgroups, own_netns))
+}
+
+/// Removes everything that an instance has left in the kernel.
+pub fn uninstall(config: &Config) -> Result<(), StartError> {
+    if std::os::unix::net::UnixStream::connect(&config.admin.socket).is_ok() {
+        return Err(StartError::StillRunning { socket: config.admin.socket.clone() });
+    }
+    Ok(Kernel::uninstall(&ground::pin_folder(&config.capture)?)?)
+}
+
+/// What the stages of the start hand on.
+struct Started {
+    kernel: Arc<Kernel>,
+    identities: Identities,
+    policy: watch::Receiver<Arc<Policy>>,
+    table: ScopeTable,
+    counters: Arc<KernelCounters>,
+    /// What ends when the daemon drains.
+    tasks: Tasks,
+    /// What lives until the last connection has ended.
+    last: Tasks,
+}
+
+async fn serve(
+    config: Config,
+    path: PathBuf,
+    kernel: Arc<Kernel>,
+    cgroups: Cgroups,
+    own_netns: NetnsCookie,
+) -> Result<(), StartError> {
+    let (base, writer) = Base::open(&config).await?;
+    let programs = base.readiness.condition("programs attached");
+    let reloader = Reloader::new(path.clone(), config.clone());
+    let reload = reloader.handle();
+    let mut started = capture(&config, &base, kernel, &cgroups, &reload)?;
+    started.last.spawn("audit writer", writer.run(started.last.stop()));
+    adopt(&started, &cgroups, own_netns).await;
+    programs.met();
+    base.watch(&started.identities, &reload);
+
+    let stop = started.tasks.stop();
+    started.tasks.spawn("configuration", reloader.run(stop.clone()));
+    started.tasks.spawn("hang-up", reload_on_hangup(reload.clone(), stop));
+    let audit = base.audit.clone();
+    let daemon = Arc::new(Daemon {
+        started: clock::now(),
+        path,
+        kernel: started.kernel,
+        counters: started.counters,
+        audit: audit.clone(),
+        identities: started.identities,
+        policy: started.policy,
+        reload,
+        readiness: base.readiness.clone(),
+        table: started.table,
+        cgroups,
+        netns: own_netns,
+    });
+    base.serve(&mut started.last, daemon);
+    audit.daemon("started", Some(format!("tacit {}", env!("CARGO_PKG_VERSION"))));
+    tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
+    until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;
+    audit.daemon("stopped", None);
+    audit.flush().await;
+    started.last.drain(LAST_RECORDS).await;
+    Ok(())
+}
+
+/// Listens, tells the programs, serves, and only then attaches.
+fn capture(
+    config: &Config,
+    base: &Base,
+    kernel: Arc<Kernel>,
+    cgroups: &Cgroups,
+    reload: &ReloadHandle,
+) -> Result<Started, StartError> {
+    let (mut tasks, mut last) = (Tasks::new(), Tasks::new());
+    let stop = tasks.stop();
+    // What judges open connections outlives them: it belongs to those that end last.
+    let policy = base::follow(&mut last, reload, |config| Arc::new(config.policy()));
+    let registry = base::follow(&mut last, reload, |config| Arc::clone(&config.registry));
+    let identities = base.identities(config, registry);
+    let listeners = Listeners::open(&config.proxy)?;
+    kernel.introduce(&listeners.ports())?;
+    let table = ScopeTable::new(Arc::clone(&kernel), cgroups.clone(), base.audit.clone());
+    table.apply(&config.scopes)?;
+    let changes = RouteChanges::listen()
+        .map_err(|source| StartError::Machine { what: "changes of routes", source })?;
+    tasks.spawn("routes", tasks::follow_routes(Arc::clone(&kernel), changes, stop.clone()));
+    let events = EventStream::take(&kernel)?;
+    let counters = Arc::new(KernelCounters::take(&kernel)?);
+    let proxy = Proxy::new(ProxyParts {
+        identities: identities.clone(),
+        bundles: identities.bundles(),
+        policy: policy.clone(),
+        modes: table.modes(),
+        audit: base.audit.clone(),
+        metrics: Arc::clone(&base.metrics),
+        flows: Arc::<Kernel>::clone(&kernel),
+        settings: base::proxy_settings(&config.proxy),
+    });
+    serve_proxy(&mut tasks, listeners, &proxy)?;
+    last.spawn("live connections", proxy::keep_watch(proxy, last.stop()));
+    last.spawn("renewal", identities.clone().run(last.stop()));
+    last.spawn("signs of life", tasks::beat(Arc::clone(&kernel), last.stop()));
+    kernel.attach()?;
+    tasks.spawn("scopes", table.clone().run(reload.config(), stop));
+    let recorder = Recorder {
+        audit: base.audit.clone(),
+        identities: identities.clone(),
+        kernel: Arc::clone(&kernel),
+        observe: config.audit.observe,
+    };
+    last.spawn("kernel events", events::record(events, recorder, last.stop()));
+    let (metrics, audit, ends) = (Arc::clone(&base.metrics), base.audit.clone(), last.stop());
+    let numbers = tasks::count(Arc::clone(&counters), identities.clone(), metrics, audit, ends);
+    last.spawn("numbers", numbers);
+    Ok(Started { kernel, identities, policy, table, counters, tasks, last })
+}
+
+/// Serves each of the listeners.
+fn serve_proxy(
+    tasks: &mut Tasks,
+    listeners: Listeners,
+    proxy: &Arc<Proxy>,
+) -> Result<(), StartError> {
+    let failed = |source| StartError::Machine { what: "a listening socket", source };
+    let Listeners { outbound4, outbound6, inbound4, inbound6 } = listeners;
+    for listener in [Some(outbound4), outbound6].into_iter().flatten() {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        let serving = proxy::serve_outbound(listener, Arc::clone(proxy), tasks.stop());
+        tasks.spawn("outbound connections", serving);
+    }
+    for listener in [Some(inbound4), inbound6].into_iter().flatten() {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        let serving = proxy::serve_inbound(listener, Arc::clone(proxy), tasks.stop());
+        tasks.spawn("inbound connections", serving);
+    }
+    Ok(())
+}
+
+/// Finds the owners of listeners that are older than the daemon.
+async fn adopt(started: &Started, cgroups: &Cgroups, own_netns: NetnsCookie) {
+    let (kernel, table) = (Arc::clone(&started.kernel), started.table.clone());
+    let cgroups = cgroups.clone();
+    let scan = move || scan::adopt_listeners(&kernel, &table, &cgroups, own_netns);
+    match tokio::task::spawn_blocking(scan).await {
+        Ok(Ok(adopted)) => tracing::info!(adopted, "older listeners are attributed"),
+        Ok(Err(error)) => tracing::error!(%error, "older listeners stay unknown"),
+        Err(error) => tracing::error!(%error, "the scan for older listeners ended"),
+    }
+}
+
+async fn reload_on_hangup(reload: ReloadHandle, mut stop: Stop) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.draining() => return,
+            asked = hangup.recv() => if asked.is_none() { return },
+        }
+        match reload.reload_now().await {
+            Ok(changed) => tracing::info!(changed, "reloaded on SIGHUP"),
+            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+        }
+    }
+}
+
+/// The first SIGTERM or SIGINT drains, a second one stops at once.
+async fn until_told_to_stop(tasks: &mut Tasks, drain: Duration) {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received; stopping");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!(?drain, "draining; a second signal stops at once");
+    tokio::select! {
+        biased;
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        dropped = tasks.drain(drain) => {
+            if dropped > 0 {
+                tracing::warn!(dropped, "tasks were dropped at the drain deadline");
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Keeps the kernel's scope table true: from the configuration to cgroups as they come and go.
+//!
+//! The programs know cgroups by id, the configuration by path. A cgroup that a service manager
+//! makes anew has another id: the programs put it into its scope as it is made, and this table
+//! follows, for those who ask and to forget the old one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::audit::Audit;
+use crate::bpf::{Kernel, LoadError, PlacedScope};
+use crate::config::Config;
+use crate::proxy::Modes;
+use crate::shutdown::Stop;
+use crate::sys::cgroup::{Cgroups, level};
+use crate::workload::{CgroupId, ProcessClaim, Scope, ScopeId};
+
+use super::ground::is_below;
+
+/// How often cgroups are looked for. Chosen: a directory lookup for each scope.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The scopes as they hold now.
+#[derive(Debug, Clone)]
+pub(super) struct ScopeTable {
+    kernel: Arc<Kernel>,
+    cgroups: Cgroups,
+    audit: Audit,
+    placed: Arc<Mutex<Vec<Placed>>>,
+    modes: watch::Sender<Arc<Modes>>,
+}
+
+/// A configured scope, its index in the kernel, and its cgroup if that exists.
+#[derive(Debug, Clone)]
+pub(super) struct Placed {
+    pub(super) scope: Scope,
+    pub(super) cgroup: Option<CgroupId>,
+    pub(super) id: ScopeId,
+}
+
+impl ScopeTable {
+    pub(super) fn new(kernel: Arc<Kernel>, cgroups: Cgroups, audit: Audit) -> Self {
+        Self { kernel, cgroups, audit, placed: Arc::default(), modes: watch::Sender::default() }
+    }
+
+    /// Makes the scopes of this configuration hold, also for cgroups that are yet to be made.
+    pub(super) fn apply(&self, scopes: &[Scope]) -> Result<(), LoadError> {
+        let before = self.current();
+        let place = || scopes.iter().map(|scope| self.place(scope, &before)).collect();
+        let (placed, ids) = self.kernel.set_scopes(place)?;
+        let placed: Vec<Placed> = placed
+            .into_iter()
+            .zip(ids)
+            .map(|(placed, id)| Placed { scope: placed.scope, cgroup: placed.cgroup, id })
+            .collect();
+        self.audit.name_scopes(names(&placed));
+        let modes = placed.iter().map(|placed| (placed.id, placed.scope.mode)).collect();
+        self.modes.send_replace(Arc::new(modes));
+        *self.placed.lock().unwrap_or_else(PoisonError::into_inner) = placed;
+        if let Err(error) = self.kernel.rescope_listeners(|claim| self.rescoped(claim)) {
+            tracing::error!(%error, "listeners stay in the scopes that they were in");
+        }
+        Ok(())
+    }
+
+    /// The modes, as they are now.
+    pub(super) fn modes(&self) -> watch::Receiver<Arc<Modes>> {
+        self.modes.subscribe()
+    }
+
+    /// What holds now.
+    pub(super) fn current(&self) -> Vec<Placed> {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn place(&self, scope: &Scope, before: &[Placed]) -> PlacedScope {
+        let same =
+            |placed: &&Placed| placed.scope.cgroup == scope.cgroup && placed.scope.uid == scope.uid;
+        PlacedScope {
+            cgroup: self.cgroups.id_of(&scope.cgroup).ok(),
+            level: u32::try_from(level(&scope.cgroup)).unwrap_or(u32::MAX),
+            id: before.iter().find(same).map(|placed| placed.id),
+            scope: scope.clone(),
+        }
+    }
+
+    /// The scope that a process is in, as the programs find it: the deepest cgroup wins, a user in
+    /// it before all users.
+    pub(super) fn scope_of(&self, claim: &ProcessClaim) -> Option<Placed> {
+        let path = self.cgroups.path_of(claim.cgroup)?;
+        let users = [Some(claim.uid), Some(claim.real_uid), None];
+        let applies = |placed: &Placed| {
+            is_below(&path, &placed.scope.cgroup) && users.contains(&placed.scope.uid)
+        };
+        let rank = |placed: &Placed| {
+            let user = users.iter().position(|user| *user == placed.scope.uid);
+            (level(&placed.scope.cgroup), std::cmp::Reverse(user))
+        };
+        self.current().into_iter().filter(applies).max_by_key(rank)
+    }
+
+    /// Index of that scope, 0 for none; nothing if its cgroup is not there to be asked.
+    fn rescoped(&self, claim: &ProcessClaim) -> Option<ScopeId> {
+        self.cgroups.path_of(claim.cgroup)?;
+        Some(self.id_of(claim))
+    }
+
+    /// Index of that scope, 0 for none.
+    pub(super) fn id_of(&self, claim: &ProcessClaim) -> ScopeId {
+        self.scope_of(claim).map_or(ScopeId(0), |placed| placed.id)
+    }
+
+    /// Whether a cgroup has come, gone or been made anew since.
+    fn is_stale(&self) -> bool {
+        self.current()
+            .iter()
+            .any(|placed| self.cgroups.id_of(&placed.scope.cgroup).ok() != placed.cgroup)
+    }
+
+    /// Follows configuration and cgroups until the daemon stops.
+    pub(super) async fn run(self, mut config: watch::Receiver<Arc<Config>>, mut stop: Stop) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.draining() => return,
+                changed = config.changed() => if changed.is_err() { return },
+                _ = look.tick() => if !self.is_stale() { continue },
+            }
+            let scopes = config.borrow_and_update().scopes.clone();
+            match self.apply(&scopes) {
+                Ok(()) => tracing::info!(scopes = scopes.len(), "scopes are in force"),
+                Err(error) => tracing::error!(%error, "scopes stay as they were"),
+            }
+        }
+    }
+}
+
+fn names(placed: &[Placed]) -> HashMap<ScopeId, String> {
+    placed.iter().map(|placed| (placed.id, placed.name())).collect()
+}
+
+impl Placed {
+    /// As records name it.
+    pub(super) fn name(&self) -> String {
+        match self.scope.uid {
+            Some(uid) => format!("{} user {uid}", self.scope.cgroup),
+            None => self.scope.cgroup.clone(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What the daemon tells of itself: the answers to the questions of the control surface.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use crate::admin::dump::{
+    AuditDump, AuthorityDump, BundleDump, ConnectionCounts, CounterDump, DoctorDump, EntryDump,
+    ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
+};
+use crate::admin::{Answer, ExplainTarget, Readiness, Snapshots};
+use crate::audit::{Audit, Direction, Record, format_time};
+use crate::bpf::{Kernel, KernelCounters};
+use crate::config::ReloadHandle;
+use crate::identity::Identities;
+use crate::policy::Policy;
+use crate::sys::cgroup::Cgroups;
+use crate::sys::clock;
+use crate::workload::NetnsCookie;
+
+use super::doctor;
+use super::scopes::{Placed, ScopeTable};
+
+/// Everything that can be asked.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) started: SystemTime,
+    pub(super) path: PathBuf,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) counters: Arc<KernelCounters>,
+    pub(super) audit: Audit,
+    pub(super) identities: Identities,
+    pub(super) policy: watch::Receiver<Arc<Policy>>,
+    pub(super) reload: ReloadHandle,
+    pub(super) readiness: Readiness,
+    pub(super) table: ScopeTable,
+    pub(super) cgroups: Cgroups,
+    pub(super) netns: NetnsCookie,
+}
+
+impl Snapshots for Daemon {
+    fn status(&self) -> StatusDump {
+        let config = Arc::clone(&self.reload.config().borrow());
+        let health = self.audit.health();
+        let svids = self.identities.svids();
+        let expiries = svids.iter().filter_map(|status| Some(status.svid.as_ref()?.not_after));
+        StatusDump {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            node: config.node.name.clone(),
+            trust_domain: config.node.trust_domain.to_string(),
+            started: format_time(self.started),
+            ready: self.readiness.is_ready(),
+            conditions: self.readiness.standings(),
+            config: self.path.display().to_string(),
+            policy_epoch: config.epoch,
+            config_loaded: format_time(self.started),
+            config_problem: self.reload.status().borrow().error.as_ref().map(ToString::to_string),
+            connections: self.connection_counts(),
+            scopes: config.scopes.len(),
+            entries: config.registry.entries().len(),
+            svids: svids.len(),
+            svid_earliest_expiry: expiries.min().map(format_time),
+            authorities: self.identities.authorities().iter().map(AuthorityDump::from).collect(),
+            audit: AuditDump {
+                path: config.audit.path.display().to_string(),
+                problem: health.problem,
+                queued: health.queued,
+                queue: health.queue,
+                lost: health.lost,
+            },
+            kernel: self.kernel_counts(),
+        }
+    }
+
+    fn connections(&self) -> Vec<Record> {
+        self.audit.open_connections()
+    }
+
+    fn scopes(&self) -> Vec<ScopeDump> {
+        self.table.current().iter().map(scope_dump).collect()
+    }
+
+    fn entries(&self) -> Vec<EntryDump> {
+        let config = Arc::clone(&self.reload.config().borrow());
+        config.registry.entries().iter().map(|entry| EntryDump::from(entry.as_ref())).collect()
+    }
+
+    fn svids(&self) -> Vec<SvidDump> {
+        self.identities.svids().iter().map(SvidDump::from).collect()
+    }
+
+    fn bundles(&self) -> Vec<BundleDump> {
+        let now = clock::now();
+        let bundles = Arc::clone(&self.identities.bundles().borrow());
+        bundles.iter().map(|bundle| BundleDump::new(bundle, now)).collect()
+    }
+
+    fn explain(&self, target: ExplainTarget) -> Answer<'_, ExplainDump> {
+        Box::pin(async move { self.explain_target(&target).await })
+    }
+
+    fn doctor(&self) -> Answer<'_, DoctorDump> {
+        Box::pin(async move {
+            let conditions = self.readiness.standings();
+            Ok(doctor::doctor(&self.kernel.status(), &self.scopes(), conditions))
+        })
+    }
+
+    fn reload(&self) -> Answer<'_, ReloadDump> {
+        Box::pin(async move {
+            let outcome = self.reload.reload_now().await;
+            let policy_epoch = self.reload.config().borrow().epoch;
+            Ok(match outcome {
+                Ok(changed) => ReloadDump { changed, policy_epoch, problems: Vec::new() },
+                Err(error) => {
+                    let problems = error.to_string().lines().map(str::to_owned).collect();
+                    ReloadDump { changed: false, policy_epoch, problems }
+                }
+            })
+        })
+    }
+}
+
+impl Daemon {
+    fn connection_counts(&self) -> ConnectionCounts {
+        let mut counts = ConnectionCounts::default();
+        for record in self.audit.open_connections() {
+            if record.direction.as_deref() == Some(Direction::Outbound.as_str()) {
+                counts.outbound += 1;
+            } else {
+                counts.inbound += 1;
+            }
+        }
+        counts
+    }
+
+    fn kernel_counts(&self) -> Vec<CounterDump> {
+        let dump =
+            |(decision, count): (&str, u64)| CounterDump { decision: decision.to_owned(), count };
+        self.counters.read().into_iter().map(dump).collect()
+    }
+}
+
+pub(super) fn scope_dump(placed: &Placed) -> ScopeDump {
+    ScopeDump::new(placed.id, &placed.scope, Some(placed.cgroup.is_some()))
+}
