@@ -1,0 +1,72 @@
+//! Tacit's task runner: every command a developer or a CI job needs, and nothing else.
+//!
+//! Each verb lives in a file of its own. Start with `cargo xtask --help`.
+#![expect(clippy::print_stdout, reason = "a task runner talks to the person who started it")]
+
+mod build;
+mod check;
+mod demo;
+mod provision;
+mod run;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, checks, tests and shows Tacit.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Compile the eBPF programs and the daemon.
+    Build {
+        /// As shipped: optimised, without debug assertions.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Formatting, lints, tidy and documentation.
+    Check {
+        /// Only what takes seconds: formatting and tidy (the commit hook).
+        #[arg(long)]
+        fast: bool,
+    },
+    /// The rules of the house: imports, headers, sizes, maps of the documents.
+    Tidy,
+    /// Run the tests; without a tier, every tier but the long ones.
+    Test {
+        /// Tiers to run.
+        tiers: Vec<test::Tier>,
+        /// Only tests whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Two nodes, a daemon on each, unmodified programs: see Tacit work.
+    Demo,
+    /// Install what building, testing and showing Tacit needs.
+    Provision,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Build { release } => build::run(release),
+        Verb::Check { fast } => check::run(fast),
+        Verb::Tidy => tidy::run(),
+        Verb::Test { tiers, only } => test::run(&tiers, only.as_deref()),
+        Verb::Demo => demo::run(),
+        Verb::Provision => provision::everything(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAIL: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `cargo xtask test`: runs the tiers, says which and how long each took, and sums them up.
+//! A tier that needs root fails without it; it is never skipped in silence.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::provision::packages::{self, Use};
+use crate::provision::{ebpf, go, python};
+use crate::{build, run, tidy};
+
+/// A group of tests that need the same things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Pure parts, beside the code. Needs nothing.
+    Unit,
+    /// The rules of the house. Needs nothing.
+    Tidy,
+    /// eBPF programs, loaded and exercised. Needs root.
+    Kernel,
+    /// Two nodes with two daemons, and unmodified programs. Needs root.
+    Netns,
+    /// Peers that know nothing of Tacit. Needs root and downloads.
+    Interop,
+}
+
+/// Run unless tiers are named. A tier that is missing here is named as not run.
+const USUAL: [Tier; 5] = [Tier::Tidy, Tier::Unit, Tier::Kernel, Tier::Netns, Tier::Interop];
+
+/// How many tests passed and failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs the tiers, all of them even if one fails.
+pub(crate) fn run(tiers: &[Tier], only: Option<&str>) -> Result<()> {
+    let tiers = if tiers.is_empty() { &USUAL } else { tiers };
+    let began = Instant::now();
+    let mut total = Count::default();
+    for tier in tiers {
+        let name = tier.name();
+        println!("\n== tier {name}: {}", tier.purpose());
+        let began = Instant::now();
+        let count = tier.run(only).unwrap_or_else(|error| {
+            println!("FAIL: tier {name}: {error:#}");
+            Count { passed: 0, failed: 1 }
+        });
+        let Count { passed, failed } = count;
+        println!("== tier {name}: {passed} passed, {failed} failed, {}", shown(began.elapsed()));
+        total.passed += passed;
+        total.failed += failed;
+    }
+    for tier in Tier::value_variants().iter().filter(|tier| !tiers.contains(tier)) {
+        println!("not run: tier {} ({})", tier.name(), tier.purpose());
+    }
+    println!("\nall tiers: {}", shown(began.elapsed()));
+    println!("{} passed, {} failed", total.passed, total.failed);
+    if total.failed > 0 {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+impl Tier {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Tidy => "tidy",
+            Self::Kernel => "kernel",
+            Self::Netns => "netns",
+            Self::Interop => "interop",
+        }
+    }
+
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::Unit => "the pure parts",
+            Self::Tidy => "the rules of the house",
+            Self::Kernel => "each eBPF program on this kernel (root)",
+            Self::Netns => "two nodes, two daemons, unmodified programs (root)",
+            Self::Interop => "stock SPIFFE and TLS peers (root, downloads)",
+        }
+    }
+
+    fn run(self, only: Option<&str>) -> Result<Count> {
+        match self {
+            Self::Tidy => tidy::run().map(|()| Count { passed: 1, failed: 0 }),
+            Self::Unit => {
+                let packages = ["-p", "ebpf-abi", "-p", "tacit", "-p", "xtask"];
+                let mut cargo = run::cargo(&["test", "--no-fail-fast"]);
+                cargo.args(packages).envs(ebpf::ready()?.environment());
+                counted(cargo.arg("--").args(only))
+            }
+            Self::Kernel | Self::Netns | Self::Interop => self.privileged(only),
+        }
+    }
+
+    fn privileged(self, only: Option<&str>) -> Result<Count> {
+        if !run::is_root() {
+            bail!("needs root: it makes network namespaces and cgroups and loads eBPF programs");
+        }
+        packages::ready(Use::Tests)?;
+        let daemon = build::daemon(false)?;
+        let mut cargo =
+            run::cargo(&["test", "--no-fail-fast", "--package", "tests", "--test", self.name()]);
+        cargo.envs(ebpf::ready()?.environment()).env("TACIT_BIN", daemon);
+        if self == Self::Interop {
+            cargo.env("TACIT_TEST_GO", go::ready()?).env("TACIT_TEST_ENVOY", python::envoy()?);
+        }
+        // Each test has its own nodes; two at a time keep two processors busy and no deadline tight.
+        counted(cargo.args(["--", "--test-threads=2"]).args(only))
+    }
+}
+
+/// Runs `cargo test`, shows its output as it comes, and adds up its summaries.
+fn counted(command: &mut Command) -> Result<Count> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let mut count = Count::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            println!("{line}");
+            if let Some(Count { passed, failed }) = summary(&line) {
+                count.passed += passed;
+                count.failed += failed;
+            }
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && count.failed == 0 {
+        bail!("cargo test ended with {status} and counted no failed test");
+    }
+    Ok(count)
+}
+
+/// `test result: ok. 3 passed; 0 failed; …` -> the two numbers.
+fn summary(line: &str) -> Option<Count> {
+    let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |label: &str| -> Option<u64> {
+        let part = rest.split("; ").find(|part| part.ends_with(label))?;
+        part.split(' ').next()?.parse().ok()
+    };
+    Some(Count { passed: number(" passed")?, failed: number(" failed")? })
+}
+
+fn shown(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds / 60 {
+        0 => format!("{:.1} s", duration.as_secs_f64()),
+        minutes => format!("{minutes} min {:02} s", seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adds_up_what_cargo_says() {
+        let line =
+            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered out";
+        assert_eq!(summary(line), Some(Count { passed: 12, failed: 3 }));
+        assert_eq!(summary("running 3 tests"), None);
+    }
+
+    #[test]
+    fn shows_durations() {
+        assert_eq!(shown(Duration::from_millis(1500)), "1.5 s");
+        assert_eq!(shown(Duration::from_secs(125)), "2 min 05 s");
+    }
+}
