@@ -1,0 +1,182 @@
+//! The configuration of a test node: who may be whom, and the rules. Both nodes have the same.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::ca::TRUST_DOMAIN;
+use crate::pod::uid;
+
+/// The SPIFFE ID of the usual client.
+pub fn client_id() -> String {
+    format!("spiffe://{TRUST_DOMAIN}/client")
+}
+
+/// The SPIFFE ID of the usual server.
+pub fn server_id() -> String {
+    format!("spiffe://{TRUST_DOMAIN}/server")
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    id: String,
+    path: String,
+    selectors: Vec<String>,
+}
+
+/// What a test writes into both nodes' configuration.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    entries: Vec<Entry>,
+    decisions: String,
+    issuer: String,
+    audit: String,
+    proxy: String,
+    strict: String,
+}
+
+impl Rules {
+    /// No entries, no rules.
+    pub fn none() -> Self {
+        Self {
+            entries: Vec::new(),
+            decisions: String::new(),
+            issuer: String::new(),
+            audit: String::new(),
+            proxy: String::new(),
+            strict: String::new(),
+        }
+    }
+
+    /// The client may call the server, on every port; a third workload has an identity that no
+    /// rule allows.
+    pub fn client_calls_server() -> Self {
+        Self::none()
+            .entry("client", &[&format!("unix:uid:{}", uid::CLIENT)])
+            .entry("server", &[&format!("unix:uid:{}", uid::SERVER)])
+            .entry("other", &[&format!("unix:uid:{}", uid::OTHER)])
+            .rule(&format!(
+                "[[outbound]]\nname = \"client-to-server\"\nworkloads = [\"{client}\"]\n\
+                 action = \"mtls\"\npeers = [\"{server}\"]\n\n\
+                 [[outbound]]\nname = \"other-to-server\"\nworkloads = [\"spiffe://{TRUST_DOMAIN}/other\"]\n\
+                 action = \"mtls\"\npeers = [\"{server}\"]\n\n\
+                 [[inbound]]\nname = \"server-from-client\"\nworkloads = [\"{server}\"]\n\
+                 action = \"allow\"\npeers = [\"{client}\"]\n",
+                client = client_id(),
+                server = server_id(),
+            ))
+    }
+
+    /// Adds an entry: the last part of its SPIFFE ID, which also names it, and its selectors.
+    #[must_use]
+    pub fn entry(self, name: &str, selectors: &[&str]) -> Self {
+        self.push(name, name, selectors)
+    }
+
+    /// Adds another entry for the same SPIFFE ID.
+    #[must_use]
+    pub fn also(self, name: &str, selectors: &[&str]) -> Self {
+        let id = format!("{name}-{}", self.entries.len());
+        self.push(&id, name, selectors)
+    }
+
+    fn push(mut self, id: &str, path: &str, selectors: &[&str]) -> Self {
+        let selectors = selectors.iter().map(|&one| one.to_owned()).collect();
+        self.entries.push(Entry { id: id.to_owned(), path: path.to_owned(), selectors });
+        self
+    }
+
+    /// Adds rules, in the configuration's own words.
+    #[must_use]
+    pub fn rule(mut self, toml: &str) -> Self {
+        self.decisions.push_str(toml);
+        self.decisions.push('\n');
+        self
+    }
+
+    /// Replaces the rules.
+    #[must_use]
+    pub fn rules(mut self, toml: &str) -> Self {
+        self.decisions = format!("{toml}\n");
+        self
+    }
+
+    /// Adds a line to `[issuer]`.
+    #[must_use]
+    pub fn issuer(mut self, line: &str) -> Self {
+        self.issuer.push_str(line);
+        self.issuer.push('\n');
+        self
+    }
+
+    /// Adds a line to `[audit]`.
+    #[must_use]
+    pub fn audit(mut self, line: &str) -> Self {
+        self.audit.push_str(line);
+        self.audit.push('\n');
+        self
+    }
+
+    /// Adds a line to `[proxy]`.
+    #[must_use]
+    pub fn proxy(mut self, line: &str) -> Self {
+        self.proxy.push_str(line);
+        self.proxy.push('\n');
+        self
+    }
+
+    /// Adds a line to the strict `[[scope]]`.
+    #[must_use]
+    pub fn strict(mut self, line: &str) -> Self {
+        self.strict.push_str(line);
+        self.strict.push('\n');
+        self
+    }
+
+    /// The whole file for one node.
+    pub(crate) fn file(&self, place: &Place<'_>) -> String {
+        let Place { name, dir, cgroup, instance } = place;
+        let dir = dir.display();
+        let mut text = format!(
+            "[node]\ntrust_domain = \"{TRUST_DOMAIN}\"\nname = \"{name}\"\n\
+             state_dir = \"{dir}/state\"\nrun_dir = \"{dir}/run\"\n\n\
+             [capture]\ncgroup = \"{cgroup}\"\ninstance = \"{instance}\"\n\n\
+             [issuer]\nkind = \"embedded\"\n{issuer}\n\
+             [proxy]\n{proxy}\n\
+             [audit]\npath = \"{dir}/audit.jsonl\"\n{audit}\n\
+             [admin]\nsocket = \"{dir}/run/admin.sock\"\nmetrics_listen = \"127.0.0.1:9464\"\n\n\
+             [log]\nlevel = \"debug\"\n\n",
+            issuer = self.issuer,
+            proxy = self.proxy,
+            audit = self.audit,
+        );
+        for (mode, more) in [("strict", self.strict.as_str()), ("permissive", ""), ("observe", "")]
+        {
+            // Writing to a String cannot fail.
+            let _written = write!(
+                text,
+                "[[scope]]\ncgroup = \"{cgroup}/{mode}\"\nmode = \"{mode}\"\n{more}\n"
+            )
+            .is_ok();
+        }
+        for Entry { id, path, selectors } in &self.entries {
+            let selectors: Vec<String> = selectors.iter().map(|one| format!("\"{one}\"")).collect();
+            let _written = write!(
+                text,
+                "[[entry]]\nid = \"{id}\"\nspiffe_id = \"spiffe://{TRUST_DOMAIN}/{path}\"\n\
+                 selectors = [{}]\n\n",
+                selectors.join(", ")
+            )
+            .is_ok();
+        }
+        text + &self.decisions
+    }
+}
+
+/// Where a node lives.
+pub(crate) struct Place<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) dir: &'a Path,
+    /// Below the cgroup2 mount, with a leading slash.
+    pub(crate) cgroup: &'a str,
+    pub(crate) instance: &'a str,
+}

@@ -1,0 +1,11 @@
+//! Peers that know nothing of Tacit: OpenSSL, go-spiffe, nginx, `HAProxy`, Envoy. A captured
+//! program on one side, a stock SPIFFE or TLS peer on the other; and everything about an identity that can
+//! be wrong.
+//!
+//! The stock peer is always in no scope, so that no daemon helps it.
+
+mod go_spiffe;
+mod identities;
+mod openssl;
+mod servers;
+mod stock_peer;

@@ -1,0 +1,21 @@
+//! Two nodes with two daemons, and programs that know nothing of either. Judged from outside:
+//! by what the programs saw, what the wire carried and what the audit logs say.
+//!
+//! Each test makes its own lab and takes it away. Start with `programs.rs`.
+
+mod aftermath;
+mod attribution;
+mod expiry;
+mod families;
+mod listeners;
+mod observed;
+mod one_host;
+mod original_destination;
+mod payload;
+mod permissive;
+mod policy;
+mod programs;
+mod scopes;
+mod server_names;
+mod strict;
+mod transports;

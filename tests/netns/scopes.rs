@@ -1,0 +1,73 @@
+//! Where a scope begins and ends: cgroups that are made anew, sockets of other namespaces.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use harness::{Group, Lab, Pod, Rules, eventually, probe, uid};
+
+const MARKER: &str = "c0ffee-of-the-new-cgroup";
+
+/// Removes the cgroup of the strict scope, makes it again and connects at once, in one process:
+/// nobody has had the time to tell the kernel anything.
+fn connect_in_new_cgroup(lab: &Lab) -> Result<harness::Finished> {
+    let group = lab.a.group(Group::Strict);
+    eventually("an empty cgroup", || fs::remove_dir(&group).ok())?;
+    let script = format!(
+        "mkdir {group} && echo 0 >{group}/cgroup.procs && \
+         exec setpriv --clear-groups --reuid={user} --regid={user} {probe} talk {ip}:7000 \
+         --text {MARKER}",
+        group = group.display(),
+        user = uid::CLIENT,
+        probe = probe()?.display(),
+        ip = lab.b.ip,
+    );
+    lab.a.in_netns("sh", &["-c", &script])
+}
+
+#[test]
+fn a_cgroup_made_again_is_strict_from_its_first_connect() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        // A server that would take plaintext gladly.
+        let plain = lab.b.pod(Group::Outside, uid::SERVER);
+        let echo = plain.serve(probe()?, &["serve", "echo", "[::]:7000"], 7000)?;
+        for round in 0..3 {
+            let capture = lab.a.capture("wire")?;
+            if round == 2 {
+                lab.a.crash()?;
+            }
+            let said = connect_in_new_cgroup(lab)?;
+            let packets = capture.stop()?;
+            ensure!(said.failed(), "round {round}: it got through: {said:?}");
+            ensure!(!packets.contain(MARKER.as_bytes()), "round {round}: plaintext leaked");
+        }
+        ensure!(!echo.said().contains("bytes=24"), "the server saw: {}", echo.said());
+        drop(echo);
+        lab.a.start()?;
+        let _echo = lab.echo(7000)?;
+        connect_in_new_cgroup(lab)?.ok().context("protected, in a new cgroup")?;
+        Ok(())
+    })
+}
+
+/// Client and server in a network namespace of their own, to which no daemon listens.
+fn in_another_namespace(pod: &Pod) -> Result<harness::Finished> {
+    let script = format!(
+        "ip link set lo up; {probe} serve echo 127.0.0.1:7000 & server=$!; \
+         for i in 1 2 3 4 5 6 7 8 9 10; do ss -Hltn | grep -q :7000 && break; sleep 0.1; done; \
+         {probe} talk 127.0.0.1:7000; ended=$?; kill $server; exit $ended",
+        probe = probe()?.display()
+    );
+    pod.run("unshare", &["--net", "sh", "-c", &script])
+}
+
+#[test]
+fn a_socket_of_another_namespace_is_refused_where_strict() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let said = in_another_namespace(&lab.a.pod(Group::Strict, 0))?;
+        ensure!(said.failed(), "it got through: {said:?}");
+        let record = lab.a.audit().expect_denied("outbound", "foreign_netns")?;
+        ensure!(record.field("peer.address") == "127.0.0.1:7000", "{}", record.json());
+        in_another_namespace(&lab.a.pod(Group::Permissive, 0))?.ok()?;
+        Ok(())
+    })
+}

@@ -1,0 +1,142 @@
+//! A program that knows nothing of Tacit: it serves and connects in every way that TCP offers,
+//! checks what it got, and says what it saw (`accept=`, `peer=`, `local=`, `end=`).
+//!
+//! Tests drive it where a stock program cannot be made to do the thing in question.
+#![expect(clippy::print_stdout, reason = "what it saw is its result")]
+
+mod connect;
+mod exchange;
+mod hand_over;
+mod serve;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Listen and treat every connection in one way.
+    Serve {
+        /// What is done with a connection.
+        what: serve::What,
+        /// Address to listen on; `[::]` takes both families.
+        address: SocketAddr,
+        /// Make the listening socket an MPTCP one.
+        #[arg(long)]
+        mptcp: bool,
+    },
+    /// Connect, send, and expect the same back.
+    Talk {
+        /// Where to.
+        address: SocketAddr,
+        /// How to connect.
+        #[arg(long, value_enum, default_value = "plain")]
+        how: connect::How,
+        /// Source address to bind to.
+        #[arg(long)]
+        source: Option<SocketAddr>,
+        /// Interface to bind to.
+        #[arg(long)]
+        device: Option<String>,
+        /// Milliseconds to wait before anything is done.
+        #[arg(long, default_value_t = 0)]
+        delay: u64,
+        #[command(flatten)]
+        payload: exchange::Payload,
+    },
+    /// As `talk`, on a connected socket that was inherited under this number.
+    TalkOn {
+        /// The file descriptor.
+        fd: i32,
+        #[command(flatten)]
+        payload: exchange::Payload,
+    },
+    /// Open many connections, then talk on each at once.
+    Many {
+        /// Where to.
+        address: SocketAddr,
+        /// How many.
+        count: usize,
+    },
+    /// Talk, then leave without a goodbye (RST).
+    Abort {
+        /// Where to.
+        address: SocketAddr,
+    },
+    /// Send a number of bytes and expect their digest back.
+    Upload {
+        /// Where to.
+        address: SocketAddr,
+        /// How many.
+        bytes: u64,
+    },
+    /// Read to the end, slowly at first if asked, and print the digest.
+    Download {
+        /// Where from.
+        address: SocketAddr,
+        /// Milliseconds to sleep before each of the first reads.
+        #[arg(long, default_value_t = 0)]
+        pause: u64,
+    },
+    /// Connect, then let another process have the connection.
+    HandOver {
+        /// How it gets there.
+        way: hand_over::Way,
+        /// Where to.
+        address: SocketAddr,
+        /// User that the opener becomes before it connects, where it is another process.
+        #[arg(long)]
+        opener_uid: Option<u32>,
+    },
+    /// Send a UDP datagram.
+    Datagram {
+        /// Where to.
+        address: SocketAddr,
+        /// What.
+        text: String,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error={}", format!("{error:#}").replace(' ', "_"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Serve { what, address, mptcp } => serve::run(what, address, mptcp),
+        Verb::Talk { address, how, source, device, delay, payload } => {
+            std::thread::sleep(std::time::Duration::from_millis(delay));
+            let wish = connect::Wish { address, how, source, device };
+            if how == connect::How::FastOpen {
+                return exchange::fast_open(&wish, &payload);
+            }
+            exchange::talk(&connect::open(&wish)?, &payload)
+        }
+        Verb::TalkOn { fd, payload } => exchange::talk(&hand_over::inherited(fd), &payload),
+        Verb::Many { address, count } => exchange::many(address, count),
+        Verb::Abort { address } => exchange::abort(address),
+        Verb::Upload { address, bytes } => exchange::upload(address, bytes),
+        Verb::Download { address, pause } => exchange::download(address, pause),
+        Verb::HandOver { way, address, opener_uid } => hand_over::run(way, address, opener_uid),
+        Verb::Datagram { address, text } => {
+            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let sent = std::net::UdpSocket::bind(any)?.send_to(text.as_bytes(), address)?;
+            println!("sent={sent}");
+            Ok(())
+        }
+    }
+}

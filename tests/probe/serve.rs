@@ -1,0 +1,106 @@
+//! Servers: what they accept they treat in one way, each connection in a thread of its own, and
+//! they say which addresses they saw and how the connection ended.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use sha2::{Digest as _, Sha256};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::exchange::{hex, send_noise};
+
+/// What a server does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// Everything comes back.
+    Echo,
+    /// Reads to the end, answers with the digest.
+    Digest,
+    /// Sends 64 MiB and closes.
+    Source,
+    /// Speaks first, then echoes.
+    Greet,
+    /// Accepts and never says or reads anything.
+    Mute,
+}
+
+/// Serves until it is ended.
+pub(crate) fn run(what: What, address: SocketAddr, mptcp: bool) -> Result<()> {
+    let protocol = if mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into()).context("bind")?;
+    socket.listen(1024).context("listen")?;
+    let listener: TcpListener = socket.into();
+    println!("listening={}", listener.local_addr()?);
+    loop {
+        let (stream, from) = listener.accept().context("accept")?;
+        let builder = thread::Builder::new().stack_size(256 * 1024);
+        builder.spawn(move || {
+            let peer = stream.peer_addr().map_or_else(|error| kind(&error), |it| it.to_string());
+            let local = stream.local_addr().map_or_else(|error| kind(&error), |it| it.to_string());
+            println!("accept={from} peer={peer} local={local}");
+            match treat(what, stream) {
+                Ok(bytes) => println!("bytes={bytes} end=eof"),
+                Err(error) => println!("end={}", kind(&error)),
+            }
+        })?;
+    }
+}
+
+fn treat(what: What, mut stream: TcpStream) -> io::Result<u64> {
+    match what {
+        What::Echo => echo(&mut stream),
+        What::Greet => {
+            stream.write_all(b"220 welcome\r\n")?;
+            echo(&mut stream)
+        }
+        What::Digest => {
+            let (mut hash, mut total) = (Sha256::new(), 0);
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                let read = stream.read(&mut buffer)?;
+                if read == 0 {
+                    break;
+                }
+                hash.update(buffer.get(..read).unwrap_or_default());
+                total += u64::try_from(read).unwrap_or(0);
+            }
+            stream.write_all(hex(&hash.finalize()).as_bytes())?;
+            Ok(total)
+        }
+        What::Source => {
+            const SIZE: u64 = 64 << 20;
+            let digest = send_noise(&mut stream, SIZE)?;
+            println!("sha256={digest}");
+            Ok(SIZE)
+        }
+        What::Mute => loop {
+            thread::park();
+        },
+    }
+}
+
+fn echo(stream: &mut TcpStream) -> io::Result<u64> {
+    let mut total = 0;
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(total);
+        }
+        stream.write_all(buffer.get(..read).unwrap_or_default())?;
+        total += u64::try_from(read).unwrap_or(0);
+    }
+}
+
+/// One word for an error.
+fn kind(error: &io::Error) -> String {
+    format!("{:?}", error.kind())
+}
