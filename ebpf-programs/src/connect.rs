@@ -6,7 +6,7 @@
 use core::ptr;
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
-use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use ebpf_abi::{Config, Counter, Ip, Process, Socket, fail, flags, mode};
@@ -19,6 +19,8 @@ const DENY: i32 = 0;
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 const LOOPBACK_IFINDEX: u32 = 1;
+const SOL_SOCKET: i32 = 1;
+const SO_REUSEADDR: i32 = 2;
 
 /// A connect() as both families have it. A program may only write what its own family has.
 struct Call<const V6: bool> {
@@ -133,6 +135,17 @@ fn other_transport(config: &Config, sk: *mut bpf_sock) -> i32 {
     ALLOW
 }
 
+/// Lets the daemon dial from the address and port that the application bound, so that the peer sees
+/// them: two sockets share a bound port if both allow it. Where that fails, the peer sees another
+/// port.
+#[inline(always)]
+fn share_port<const V6: bool>(call: &Call<V6>) {
+    let mut on = 1_i32;
+    let value = ptr::from_mut(&mut on).cast();
+    // SAFETY: the helper takes the context and a buffer of the given size.
+    unsafe { bpf_setsockopt(call.ctx.cast(), SOL_SOCKET, SO_REUSEADDR, value, 4) };
+}
+
 /// One connect() and where it stands.
 struct Reach<'a> {
     config: &'a Config,
@@ -195,6 +208,9 @@ impl Reach<'_> {
         socket.dst_port = call.port;
         socket.flags = socket.flags & flags::CREATED | flags::REDIRECTED;
         self.remember_source(socket);
+        if socket.flags & flags::SOURCE_BOUND != 0 {
+            share_port(call);
+        }
         let Some(to) = self.way_to_daemon(call, socket) else {
             return self.deny(call, Counter::BoundDevice);
         };
