@@ -215,3 +215,36 @@ fn datagrams_of_a_strict_scope_stay_at_home() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_link_local_destination_is_refused() -> Result<()> {
+    // Its interface is in the address that connect() is given, which no program is shown.
+    let script = "import socket\ns = socket.socket(socket.AF_INET6)\n\
+        s.connect(('fe80::1', 7000, 0, socket.if_nametoindex('veth0')))\n";
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let said = lab.client().run("/usr/bin/python3", &["-c", script])?;
+        ensure!(said.failed() && said.stderr.contains("PermissionError"), "{said:?}");
+        lab.a.audit().expect_denied("outbound", "link_local")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_datagram_socket_that_is_passed_in_is_strict_too() -> Result<()> {
+    // Made by a process in no scope, which then moves into the strict one.
+    let script = "import os, socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+        open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n\
+        s.sendto(b'passed-in', (sys.argv[2], 9))\n";
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let strict = lab.a.group(Group::Strict);
+        let capture = lab.a.capture("wire")?;
+        let outside = lab.a.pod(Group::Outside, 0);
+        let said = outside
+            .run("/usr/bin/python3", &["-c", script, &strict.to_string_lossy(), lab.b.ip])?;
+        let packets = capture.stop()?;
+        ensure!(!packets.contain(b"passed-in"), "a datagram left the strict scope");
+        ensure!(said.failed() && said.stderr.contains("PermissionError"), "{said:?}");
+        lab.a.audit().expect_denied("outbound", "transport_refused")?;
+        Ok(())
+    })
+}
