@@ -49,6 +49,33 @@ fn a_cgroup_made_again_is_strict_from_its_first_connect() -> Result<()> {
     })
 }
 
+#[test]
+fn a_cgroup_made_again_and_again_keeps_no_other_scope_out() -> Result<()> {
+    // More often than the programs can hold scopes, with the daemon there and without.
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let plain = lab.b.pod(Group::Outside, uid::SERVER);
+        let _echo = plain.serve(probe()?, &["serve", "echo", "[::]:7000"], 7000)?;
+        let churned = lab.a.group(Group::Permissive);
+        for daemon in [true, false] {
+            if !daemon {
+                lab.a.crash()?;
+            }
+            for _ in 0..3000 {
+                fs::remove_dir(&churned)?;
+                fs::create_dir(&churned)?;
+            }
+            let capture = lab.a.capture("wire")?;
+            let said = connect_in_new_cgroup(lab)?;
+            let packets = capture.stop()?;
+            ensure!(said.failed(), "daemon {daemon}: it got through: {said:?}");
+            ensure!(!packets.contain(MARKER.as_bytes()), "daemon {daemon}: plaintext leaked");
+        }
+        lab.a.start()?;
+        ensure!(lab.a.ask(&["scopes"])?.contains("strict"));
+        Ok(())
+    })
+}
+
 /// Client and server in a network namespace of their own, to which no daemon listens.
 fn in_another_namespace(pod: &Pod) -> Result<harness::Finished> {
     let script = format!(
