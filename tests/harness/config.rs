@@ -72,6 +72,13 @@ impl Rules {
         self.push(name, name, selectors)
     }
 
+    /// Takes an entry away, and leaves the rules as they are.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.entries.retain(|entry| entry.id != name);
+        self
+    }
+
     /// Adds another entry for the same SPIFFE ID.
     #[must_use]
     pub fn also(self, name: &str, selectors: &[&str]) -> Self {

@@ -1,7 +1,7 @@
 //! Rules, entries and identities that change while connections are open.
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Lab, Rules, client_id, eventually, probe, server_id, uid};
+use harness::{Lab, Rules, client_id, eventually, probe, server_id};
 
 const BOTH_REFUSED: &str = "[[outbound]]\nname = \"closed\"\naction = \"refuse\"\n";
 
@@ -58,8 +58,7 @@ fn a_withdrawn_entry_cuts_and_closes() -> Result<()> {
         let echo = lab.echo(7000)?;
         let mut client = hold(lab, "60000")?;
         echo.says("accept=")?;
-        let without = Rules::none().entry("server", &[&format!("unix:uid:{}", uid::SERVER)]);
-        lab.a.configure(&without)?;
+        lab.a.configure(&Rules::client_calls_server().without("client"))?;
         let record = lab.a.audit().expect("outbound", |it| it.field("outcome") == "cut")?;
         ensure!(record.field("local.spiffe_id") == client_id(), "{}", record.json());
         ensure!(record.field("reason") == "entry_gone", "{}", record.json());
