@@ -64,6 +64,7 @@ pub struct Metrics {
     audit_failures: Counter,
     audit_queue: Gauge,
     kernel: Family<DecisionLabel, Counter>,
+    listeners_corrected: Counter,
     reloads: Family<ResultLabel, Counter>,
     policy_epoch: Gauge<u64, AtomicU64>,
 }
@@ -86,6 +87,7 @@ impl Metrics {
             audit_failures: Counter::default(),
             audit_queue: Gauge::default(),
             kernel: Family::default(),
+            listeners_corrected: Counter::default(),
             reloads: Family::default(),
             policy_epoch: Gauge::default(),
         };
@@ -135,6 +137,9 @@ impl Metrics {
         r.register("audit_queue_depth", help, self.audit_queue.clone());
         let help = "Decisions taken by the kernel programs.";
         r.register("kernel_decisions", help, self.kernel.clone());
+        let help =
+            "Entries of the table of listeners that did not agree with the kernel's own list.";
+        r.register("listeners_corrected", help, self.listeners_corrected.clone());
         r.register("config_reloads", "Configuration reloads.", self.reloads.clone());
         r.register("policy_epoch", "Generation of the rules in force.", self.policy_epoch.clone());
     }
@@ -208,6 +213,11 @@ impl Metrics {
     pub fn kernel_decision(&self, decision: &'static str, total: u64) {
         let counter = self.kernel.get_or_create_owned(&DecisionLabel { decision });
         counter.inner().store(total, Ordering::Relaxed);
+    }
+
+    /// The table of listeners did not agree with the kernel's own list.
+    pub fn listener_corrected(&self) {
+        self.listeners_corrected.inc();
     }
 
     /// The configuration was reloaded, or could not be.

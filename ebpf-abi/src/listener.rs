@@ -26,20 +26,29 @@ pub struct ListenKey {
     pub padding: u32,
 }
 
-/// Value of the `LISTENERS` map.
+/// The kernel's spin lock: the verifier knows it by this name in the type information of a map.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct bpf_spin_lock {
+    /// The kernel's own business; user space reads zero.
+    pub val: u32,
+}
+
+/// Value of the `LISTENERS` map. Programs write it under the lock; the daemon with `BPF_F_LOCK`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Listener {
-    /// Who bound it.
+    /// Who listened first of those who listen now.
     pub owner: Process,
+    /// Guards all the rest.
+    pub lock: bpf_spin_lock,
     /// Scope that holds.
     pub scope: u32,
     /// [`listener_flags`]
     pub flags: u32,
-    /// Sockets that share the address (`SO_REUSEPORT`).
+    /// Sockets that listen on the address (several with `SO_REUSEPORT`). 0: nobody does any more;
+    /// the entry is as good as gone.
     pub sockets: u32,
-    /// Zero.
-    pub padding: u32,
 }
 
 const _: () = assert!(size_of::<ListenKey>() == 32);

@@ -2,6 +2,9 @@
 
 /// Number of scopes, index 0 ("in no scope") included.
 pub const MAX_SCOPES: u32 = 1024;
+/// Addresses on which the programs of one scope can listen at a time, so that no scope can fill the
+/// table of listeners for the others.
+pub const MAX_LISTENERS: u64 = 8192;
 /// Port ranges that a scope can hold per direction.
 pub const MAX_PORT_RANGES: usize = 8;
 /// Depth of the deepest cgroup that a scope can name (the root is 0).

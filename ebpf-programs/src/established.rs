@@ -223,41 +223,54 @@ fn served(dial: &mut Dial, sk: *mut c_void) {
     socket.flags = flags::TRUE_PEER | flags::INBOUND | flags::ESTABLISHED;
 }
 
+/// Listeners in no scope are nobody's concern: they are in no table, and none can fill it.
 #[inline(always)]
 fn listening(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
     let Some(socket) = maps::socket(sk) else {
         return;
     };
-    if bypass::is_ours(socket) || socket.owner.netns != config.netns {
+    if bypass::is_ours(socket) || socket.scope == 0 || socket.owner.netns != config.netns {
         return;
     }
     let pair = Pair::of(ops);
     let key = listen_key(&pair, config.netns);
     watch(ops);
-    let known = maps::LISTENERS.get_ptr_mut(&key);
-    // SAFETY: a value of the map, valid while the program runs.
-    let known = known.map(|known| unsafe { &mut *known });
-    // The end of a scanned socket is not seen: who listens now counts, not who may be gone. If both
-    // are there, the last mile tells which of them accepted.
-    if let Some(known) = known.filter(|known| known.flags & listener_flags::SCANNED == 0) {
-        if !same_owner(&known.owner, &socket.owner) || known.scope != socket.scope {
-            known.flags |= listener_flags::AMBIGUOUS;
-        }
-        known.sockets += 1;
+    if join(&key, socket) || begin(&key, socket) || join(&key, socket) {
         socket.flags |= flags::LISTENING;
-        return;
-    }
-    let listener =
-        Listener { owner: socket.owner, scope: socket.scope, flags: 0, sockets: 1, padding: 0 };
-    let room = socket.scope != 0 || maps::count_unscoped(1);
-    if room && maps::LISTENERS.insert(&key, &listener, u64::from(BPF_ANY)).is_ok() {
-        socket.flags |= flags::LISTENING;
-    } else if socket.scope == 0 {
-        maps::count(Counter::MapFull);
     } else {
         // A strict listener without an entry is reached by nobody (backstop).
         report::denied(Counter::MapFull, Some(&socket.owner), socket.scope, &pair.ends());
     }
+}
+
+/// One more socket on an address that has an entry. False: it has none.
+#[inline(always)]
+fn join(key: &ListenKey, socket: &Socket) -> bool {
+    let Some(known) = maps::listener(key) else {
+        return false;
+    };
+    maps::with_lock(known, |known| {
+        // The end of a scanned socket is not seen: who listens now counts, not who may be gone. If
+        // both are there, the last mile tells which of them accepted.
+        if known.sockets == 0 || known.flags & listener_flags::SCANNED != 0 {
+            known.owner = socket.owner;
+            known.scope = socket.scope;
+            known.flags = 0;
+            known.sockets = 0;
+        } else if !same_owner(&known.owner, &socket.owner) || known.scope != socket.scope {
+            known.flags |= listener_flags::AMBIGUOUS;
+        }
+        known.sockets += 1;
+    });
+    true
+}
+
+/// The first socket on an address. False: another was faster, or there is no room.
+#[inline(always)]
+fn begin(key: &ListenKey, socket: &Socket) -> bool {
+    let listener =
+        Listener { owner: socket.owner, scope: socket.scope, sockets: 1, ..Listener::default() };
+    maps::take_listener_place(socket.scope) && maps::add_listener(key, &listener)
 }
 
 #[inline(always)]
@@ -295,9 +308,7 @@ fn changed(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
     }
     let pair = Pair::of(ops);
     if socket.flags & flags::LISTENING != 0 && from == BPF_TCP_LISTEN {
-        if silent(&listen_key(&pair, config.netns)) && socket.scope == 0 {
-            maps::count_unscoped(-1);
-        }
+        leave(&listen_key(&pair, config.netns));
         socket.flags &= !flags::LISTENING;
     } else if socket.flags & flags::LAST_MILE != 0 {
         let _gone = maps::DIALS.remove(&pair.as_client(config.netns));
@@ -333,17 +344,10 @@ fn forget(socket: &Socket, pair: &Pair) {
     }
 }
 
-/// One socket fewer listens on this address. Whether it was the last.
+/// One socket fewer listens on this address.
 #[inline(always)]
-fn silent(key: &ListenKey) -> bool {
-    let Some(known) = maps::LISTENERS.get_ptr_mut(key) else {
-        return false;
-    };
-    // SAFETY: a value of the map, valid while the program runs.
-    let known = unsafe { &mut *known };
-    if known.sockets > 1 {
-        known.sockets -= 1;
-        return false;
+fn leave(key: &ListenKey) {
+    if let Some(known) = maps::listener(key) {
+        maps::with_lock(known, |known| known.sockets = known.sockets.saturating_sub(1));
     }
-    maps::LISTENERS.remove(key).is_ok()
 }

@@ -97,20 +97,23 @@ fn listener<'a>(tuple: &Tuple) -> Option<&'a Listener> {
         padding16: 0,
         padding: 0,
     };
-    if let Some(found) = maps::LISTENERS.get_ptr(&key) {
-        // SAFETY: a value of the map, valid while the program runs.
-        return Some(unsafe { &*found });
+    if let Some(found) = listening(&key) {
+        return Some(found);
     }
     if address::is_v4(&tuple.server) {
         key.ip = [0, 0, address::V4_MAPPED, 0];
-        if let Some(found) = maps::LISTENERS.get_ptr(&key) {
-            // SAFETY: as above.
-            return Some(unsafe { &*found });
+        if let Some(found) = listening(&key) {
+            return Some(found);
         }
     }
     key.ip = [0; 4];
-    // SAFETY: as above.
-    maps::LISTENERS.get_ptr(&key).map(|found| unsafe { &*found })
+    listening(&key)
+}
+
+/// The entry of this address, if somebody listens there.
+#[inline(always)]
+fn listening<'a>(key: &ListenKey) -> Option<&'a Listener> {
+    maps::listener(key).filter(|entry| entry.sockets != 0).map(|entry| &*entry)
 }
 
 #[inline(always)]

@@ -4,14 +4,19 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type};
-use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
+use aya_ebpf::bindings::{
+    BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type,
+};
+use aya_ebpf::btf_maps;
+use aya_ebpf::helpers::generated::{
+    bpf_sk_storage_delete, bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock,
+};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap};
 use ebpf_abi::{
-    Config, Counter, Dial, Ip, ListenKey, Listener, MAX_SCOPES, PathScopes, Scope, ScopeKey,
-    ScopePath, Socket, SourceKey, Tuple, slot,
+    Config, Counter, Dial, Ip, ListenKey, Listener, MAX_LISTENERS, MAX_SCOPES, PathScopes, Scope,
+    ScopeKey, ScopePath, Socket, SourceKey, Tuple, slot,
 };
 
 /// Inherit the value of the listening socket to the accepted one (Linux 5.4).
@@ -159,31 +164,56 @@ pub static DIALS: HashMap<Tuple, Dial> = HashMap::with_max_entries(262_144, BPF_
 #[map]
 pub static TRUTHS: HashMap<Tuple, Socket> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Who listens where. Written by sock_ops at listen() (and by the daemon's scan of older sockets),
-/// deleted by sock_ops when the last socket on the address stops listening.
-#[map]
-pub static LISTENERS: HashMap<ListenKey, Listener> =
-    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// Who listens where, for listeners in scopes. Written by sock_ops at listen() and close (and by the
+/// daemon, for older sockets); deleted by the daemon once nobody listens there. Programs never
+/// delete: who is about to listen on the same address could lose its entry.
+#[btf_map]
+static LISTENERS: btf_maps::HashMap<ListenKey, Listener, 65_536, NO_PREALLOC> =
+    btf_maps::HashMap::new();
 
-/// How many listeners in no scope there are. Written by sock_ops.
-#[map]
-static UNSCOPED: Array<u64> = Array::with_max_entries(1, 0);
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Half of the table is kept for listeners in scopes: anybody can listen in no scope.
-const UNSCOPED_LISTENERS: u64 = 32_768;
-
-/// Counts listeners in no scope up or down. False: there are as many as there may be.
+/// The entry of this address; nobody may listen there any more.
 #[inline(always)]
-pub fn count_unscoped(change: i64) -> bool {
-    let Some(count) = UNSCOPED.get_ptr_mut(0) else {
+pub fn listener<'a>(key: &ListenKey) -> Option<&'a mut Listener> {
+    // SAFETY: a value of the map, valid while the program runs; written under its lock alone.
+    LISTENERS.get_ptr_mut(key).map(|entry| unsafe { &mut *entry })
+}
+
+/// Changes an entry while nobody else does. `change` may call no helper: the verifier's rule.
+#[inline(always)]
+pub fn with_lock(entry: &mut Listener, change: impl FnOnce(&mut Listener)) {
+    let lock = ptr::addr_of_mut!(entry.lock).cast();
+    // SAFETY: the lock is a field of a map value, and is released below on the only way out.
+    unsafe { bpf_spin_lock(lock) };
+    change(entry);
+    // SAFETY: taken above.
+    unsafe { bpf_spin_unlock(lock) };
+}
+
+/// Adds an entry for an address that has none. False: there is one by now, or no room.
+#[inline(always)]
+pub fn add_listener(key: &ListenKey, entry: &Listener) -> bool {
+    LISTENERS.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+/// How many entries each scope has in `LISTENERS`. Counted up by sock_ops and set right by the
+/// daemon, which deletes them.
+#[map]
+static SCOPE_LISTENERS: Array<u64> = Array::with_max_entries(MAX_SCOPES, 0);
+
+/// Whether the scope may have one entry more; then it is counted.
+#[inline(always)]
+pub fn take_listener_place(scope: u32) -> bool {
+    let Some(count) = SCOPE_LISTENERS.get_ptr_mut(scope) else {
         return false;
     };
-    // SAFETY: a value of the map. A race between CPUs may miscount by a few, which the reserve bears.
+    // SAFETY: a value of the map. A race between CPUs miscounts by one until the daemon counts.
     unsafe {
-        if change > 0 && *count >= UNSCOPED_LISTENERS {
+        if *count >= MAX_LISTENERS {
             return false;
         }
-        *count = (*count).saturating_add_signed(change);
+        *count += 1;
     }
     true
 }

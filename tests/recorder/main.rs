@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -18,7 +18,7 @@ use clap::Parser;
 use socket2::{Domain, Socket, Type};
 use tacit::bpf::{BEAT, Kernel, KernelSettings, PlacedScope, ProxyPorts};
 use tacit::sys::cgroup::{Cgroups, level};
-use tacit::sys::{netns, routes};
+use tacit::sys::{bpffs, netns, routes};
 use tacit::workload::{
     CgroupId, ClientAddr, FailMode, ListenAddr, ListenerLookup, Mode, OtherTransports, PortSet,
     ProcessClaim, Scope,
@@ -57,6 +57,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.uninstall {
         return Kernel::uninstall(&arguments.pins).context("uninstall");
     }
+    bpffs::mounted(Path::new(bpffs::USUAL)).context("the BPF file system")?;
     let cgroups = Cgroups::find()?;
     let kernel = Arc::new(load(arguments, &cgroups)?);
     let outbound4 = TcpListener::bind((Ipv4Addr::LOCALHOST, OUTBOUND_PORT))?;

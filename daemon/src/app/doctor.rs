@@ -7,6 +7,7 @@ use nix::sys::utsname::uname;
 use crate::admin::Standing;
 use crate::admin::dump::{CheckDump, DoctorDump, ScopeDump, Verdict};
 use crate::bpf::PinStatus;
+use crate::sys::bpffs;
 use crate::sys::cgroup::Cgroups;
 
 /// The checks of a running daemon, of which these are the snapshots.
@@ -48,7 +49,7 @@ pub(super) fn doctor(
 /// The checks that need no daemon; says what an earlier one has left.
 pub fn doctor_without_daemon() -> DoctorDump {
     let mut checks = machine();
-    let pins = Path::new("/sys/fs/bpf/tacit");
+    let pins = Path::new(bpffs::USUAL).join("tacit");
     let left: Vec<String> = pins
         .read_dir()
         .map(|entries| {

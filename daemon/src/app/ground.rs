@@ -1,18 +1,14 @@
 //! Where the daemon stands on the host before it does anything: in a cgroup of its own, with a BPF
 //! file system, and with its ports.
 
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::bpf::ProxyPorts;
 use crate::config::{CaptureConfig, ProxyConfig};
 use crate::sys::cgroup::Cgroups;
-use crate::sys::clock;
+use crate::sys::{bpffs, clock};
 use crate::workload::CgroupId;
 
 use super::StartError;
@@ -70,12 +66,8 @@ pub(super) fn is_below(path: &str, ancestor: &str) -> bool {
 /// The folder of an instance under bpffs, which is mounted if it is not.
 pub(super) fn pin_folder(capture: &CaptureConfig) -> Result<PathBuf, StartError> {
     let at = &capture.bpffs;
-    let failed = |source: io::Error| StartError::Bpffs { path: at.clone(), source };
-    let mounted = statfs(at).map_err(|error| failed(error.into()))?;
-    if mounted.filesystem_type() != BPF_FS_MAGIC {
-        let none: Option<&Path> = None;
-        mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), none)
-            .map_err(|error| failed(error.into()))?;
+    let failed = |source| StartError::Bpffs { path: at.clone(), source };
+    if bpffs::mounted(at).map_err(failed)? {
         tracing::info!(path = %at.display(), "mounted the BPF file system");
     }
     Ok(at.join("tacit").join(&capture.instance))

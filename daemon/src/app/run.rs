@@ -28,9 +28,10 @@ use crate::workload::NetnsCookie;
 use super::base::{self, Base};
 use super::events::{self, Recorder};
 use super::ground::{self, Listeners};
+use super::listeners::ListenerTable;
 use super::scopes::ScopeTable;
 use super::snapshots::Daemon;
-use super::{scan, tasks};
+use super::tasks;
 
 /// How long the last records may take to be written once everything else has ended.
 const LAST_RECORDS: Duration = Duration::from_secs(5);
@@ -176,7 +177,7 @@ async fn serve(
     let reload = reloader.handle();
     let mut started = capture(&config, &base, kernel, &cgroups, &reload)?;
     started.last.spawn("audit writer", writer.run(started.last.stop()));
-    adopt(&started, &cgroups, own_netns).await;
+    adopt(&mut started, &base, &cgroups, own_netns).await;
     programs.met();
     base.watch(&started.identities, &reload);
 
@@ -281,16 +282,17 @@ fn serve_proxy(
     Ok(())
 }
 
-/// Finds the owners of listeners that are older than the daemon.
-async fn adopt(started: &Started, cgroups: &Cgroups, own_netns: NetnsCookie) {
-    let (kernel, table) = (Arc::clone(&started.kernel), started.table.clone());
-    let cgroups = cgroups.clone();
-    let scan = move || scan::adopt_listeners(&kernel, &table, &cgroups, own_netns);
-    match tokio::task::spawn_blocking(scan).await {
-        Ok(Ok(adopted)) => tracing::info!(adopted, "older listeners are attributed"),
-        Ok(Err(error)) => tracing::error!(%error, "older listeners stay unknown"),
-        Err(error) => tracing::error!(%error, "the scan for older listeners ended"),
-    }
+/// Finds the owners of listeners that are older than the daemon, and keeps the table of them true.
+async fn adopt(started: &mut Started, base: &Base, cgroups: &Cgroups, own_netns: NetnsCookie) {
+    let listeners = ListenerTable::new(
+        Arc::clone(&started.kernel),
+        started.table.clone(),
+        (cgroups.clone(), own_netns),
+        Arc::clone(&base.metrics),
+    );
+    let modes = started.table.modes();
+    let listeners = listeners.begin().await;
+    started.tasks.spawn("listeners", listeners.run(modes, started.tasks.stop()));
 }
 
 async fn reload_on_hangup(reload: ReloadHandle, mut stop: Stop) {

@@ -114,6 +114,12 @@ impl ScopeTable {
         self.scope_of(claim).map_or(ScopeId(0), |placed| placed.id)
     }
 
+    /// Whether the cgroup, or one above it, is of a scope.
+    pub(super) fn covers(&self, cgroup: CgroupId) -> bool {
+        let Some(path) = self.cgroups.path_of(cgroup) else { return false };
+        self.current().iter().any(|placed| is_below(&path, &placed.scope.cgroup))
+    }
+
     /// Whether a cgroup has come, gone or been made anew since.
     fn is_stale(&self) -> bool {
         self.current()

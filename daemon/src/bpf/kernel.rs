@@ -62,6 +62,7 @@ pub struct Kernel {
     pub(super) sockets: Mutex<SkStorage<MapData, Socket>>,
     pub(super) dials: HashMap<MapData, Tuple, Dial>,
     pub(super) listeners: Mutex<HashMap<MapData, ListenKey, Listener>>,
+    pub(super) scope_listeners: Mutex<Array<MapData, u64>>,
     pub(super) scopes: Mutex<Array<MapData, Scope>>,
     pub(super) scope_ids: Mutex<HashMap<MapData, ScopeKey, u32>>,
     pub(super) scope_paths: Mutex<HashMap<MapData, ScopePath, PathScopes>>,
@@ -82,7 +83,7 @@ const MAPS: [&str; 14] = [
     "SCOPE_IDS",
     "SCOPE_PATHS",
     "SCOPES",
-    "UNSCOPED",
+    "SCOPE_LISTENERS",
     "FLOWS",
     "DIALS",
     "TRUTHS",
@@ -110,6 +111,7 @@ impl Kernel {
             sockets: Mutex::new(take(&mut ebpf, "SOCKETS")?),
             dials: take(&mut ebpf, "DIALS")?,
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
+            scope_listeners: Mutex::new(take(&mut ebpf, "SCOPE_LISTENERS")?),
             scopes: Mutex::new(take(&mut ebpf, "SCOPES")?),
             scope_ids: Mutex::new(take(&mut ebpf, "SCOPE_IDS")?),
             scope_paths: Mutex::new(take(&mut ebpf, "SCOPE_PATHS")?),
@@ -229,6 +231,20 @@ pub(super) fn map_error(name: &'static str) -> impl FnOnce(MapError) -> LoadErro
     move |source| LoadError::Map { name, source: Box::new(source) }
 }
 
+/// There is no such entry. Reading says so in its own way, changing in the kernel's.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    matches!(error, MapError::KeyNotFound) || said(error, libc::ENOENT)
+}
+
+/// There is such an entry already.
+pub(super) fn is_present(error: &MapError) -> bool {
+    said(error, libc::EEXIST)
+}
+
+fn said(error: &MapError, number: i32) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(number))
+}
+
 fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError>
 where
     T: TryFrom<Map, Error = MapError>,
@@ -240,11 +256,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::bpffs;
 
-    /// Needs root and bpffs. Every program passes the verifier of the running kernel.
+    /// Needs root. Every program passes the verifier of the running kernel.
     #[test]
     fn privileged_every_program_is_accepted_by_the_verifier() {
-        let pins = PathBuf::from(format!("/sys/fs/bpf/tacit/verifier-{}", std::process::id()));
+        bpffs::mounted(Path::new(bpffs::USUAL)).expect("the BPF file system, and root");
+        let name = format!("tacit/verifier-{}", std::process::id());
+        let pins = Path::new(bpffs::USUAL).join(name);
         let settings = KernelSettings {
             cgroup: PathBuf::from("/sys/fs/cgroup"),
             pins: pins.clone(),

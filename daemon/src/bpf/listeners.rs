@@ -1,22 +1,37 @@
-//! Who listens where: asked for each inbound connection, and told by the scan at start about
-//! listeners that are older than the daemon.
+//! Who listens where: asked for each inbound connection, and told about listeners that the programs
+//! did not see begin or end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
-use aya::maps::MapError;
-use ebpf_abi::{ListenKey, Socket, flags, listener_flags};
+use ebpf_abi::{ListenKey, MAX_SCOPES, Socket, flags, listener_flags};
 
 use crate::workload::{ClaimSource, ListenAddr, Listener, ListenerLookup, ProcessClaim, ScopeId};
 
-use super::kernel::locked;
+use super::kernel::{is_absent, is_present, locked};
 use super::{Kernel, convert};
 
+/// `BPF_F_LOCK`: whole, under the lock that the programs take too.
+const LOCKED: u64 = 4;
 /// `BPF_NOEXIST`: never write over what the programs know better.
 const ONLY_NEW: u64 = 1;
 /// `BPF_EXIST`: never bring back what the programs have deleted.
 const ONLY_KNOWN: u64 = 2;
+
+/// An entry of the table of listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownListener {
+    /// Where.
+    pub addr: ListenAddr,
+    /// In which scope.
+    pub scope: ScopeId,
+    /// How many sockets listen there; 0 once none does any more.
+    pub sockets: u32,
+    /// The facts come from a scan: the programs will not see its end.
+    pub scanned: bool,
+}
 
 impl Kernel {
     /// Who listens on `addr`, else on the wildcard of its family, else on the IPv6 wildcard: the
@@ -35,13 +50,12 @@ impl Kernel {
     }
 
     fn listener_on(&self, addr: SocketAddr) -> Option<ListenerLookup> {
-        let entry = locked(&self.listeners).get(&self.listen_key(addr), 0).ok()?;
+        let entry = locked(&self.listeners).get(&self.listen_key(addr), LOCKED).ok()?;
+        if entry.sockets == 0 {
+            return None;
+        }
         let scope = ScopeId(entry.scope);
-        let source = match entry.flags & listener_flags::SCANNED {
-            0 => ClaimSource::Kernel,
-            _ => ClaimSource::Scan,
-        };
-        let claim = convert::to_claim(&entry.owner, source);
+        let claim = convert::to_claim(&entry.owner, source(&entry));
         let listener = Listener { claim, scope, mode: self.mode_of(scope) };
         Some(match entry.flags & listener_flags::AMBIGUOUS {
             0 => ListenerLookup::Found(listener),
@@ -49,49 +63,65 @@ impl Kernel {
         })
     }
 
-    /// Every known listener.
-    pub fn listeners(&self) -> Vec<(ListenAddr, ListenerLookup)> {
-        let keys: Vec<ListenKey> = locked(&self.listeners).keys().flatten().collect();
-        keys.into_iter()
-            .map(|key| convert::from_addr(key.ip, key.port))
-            .filter_map(|addr| Some((ListenAddr::new(addr), self.listener_on(addr)?)))
+    /// Every entry, also of addresses on which nobody listens any more.
+    pub fn listeners(&self) -> Vec<KnownListener> {
+        let map = locked(&self.listeners);
+        map.iter()
+            .flatten()
+            .map(|(key, entry)| KnownListener {
+                addr: ListenAddr::new(convert::from_addr(key.ip, key.port)),
+                scope: ScopeId(entry.scope),
+                sockets: entry.sockets,
+                scanned: source(&entry) == ClaimSource::Scan,
+            })
             .collect()
     }
 
-    /// Writes down who holds a listener that is older than the daemon. `holders` that disagree
-    /// make it ambiguous. What the programs already know is left as it is.
+    /// Writes down who holds a listener that no program saw begin. `holders` that disagree make it
+    /// ambiguous. What the programs have recorded of the socket itself is worth more than what was
+    /// found out since, and what they have in the table by now is left as it is.
     pub fn adopt_listener(
         &self,
-        addr: SocketAddr,
-        holder: &ProcessClaim,
-        scope: ScopeId,
+        (addr, sockets): (ListenAddr, u32),
+        (holder, scope): (&ProcessClaim, ScopeId),
         agree: bool,
         socket: BorrowedFd<'_>,
     ) -> io::Result<()> {
-        let entry = ebpf_abi::Listener {
-            owner: convert::from_claim(holder),
-            scope: scope.0,
-            flags: listener_flags::SCANNED | if agree { 0 } else { listener_flags::AMBIGUOUS },
-            sockets: 1,
-            padding: 0,
-        };
-        let key = self.listen_key(addr);
-        match locked(&self.listeners).insert(key, entry, ONLY_NEW) {
-            Ok(()) => {}
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
-            {
-                return Ok(());
+        let recorded = match locked(&self.sockets).get(&socket, 0) {
+            Ok(record) if record.owner.seen_ns != 0 && record.flags & flags::SCANNED == 0 => {
+                Some(record)
             }
+            Ok(_) => None,
+            Err(error) if is_absent(&error) => None,
             Err(error) => return Err(io::Error::other(error)),
-        }
-        let record = Socket {
-            owner: entry.owner,
-            scope: scope.0,
-            flags: flags::SCANNED | flags::CREATED | flags::LISTENING,
+        };
+        let scanned = Socket {
+            owner: convert::from_claim(holder),
+            flags: flags::SCANNED | flags::CREATED,
             ..Socket::default()
         };
-        locked(&self.sockets).insert(&socket, record, ONLY_NEW).map_err(io::Error::other)
+        let found = if recorded.is_some() { 0 } else { listener_flags::SCANNED };
+        let mut record = recorded.unwrap_or(scanned);
+        record.flags |= flags::LISTENING;
+        record.scope = scope.0;
+        let entry = ebpf_abi::Listener {
+            owner: record.owner,
+            scope: scope.0,
+            flags: found | if agree { 0 } else { listener_flags::AMBIGUOUS },
+            sockets,
+            ..ebpf_abi::Listener::default()
+        };
+        match locked(&self.listeners).insert(self.listen_key(addr.get()), entry, ONLY_NEW) {
+            Ok(()) => {}
+            Err(error) if is_present(&error) => return Ok(()),
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        locked(&self.sockets).insert(&socket, record, 0).map_err(io::Error::other)
+    }
+
+    /// Sets how many sockets listen on an address that the table has miscounted.
+    pub fn correct_listener(&self, addr: ListenAddr, sockets: u32) -> io::Result<()> {
+        self.change_listener(&self.listen_key(addr.get()), |entry| entry.sockets = sockets)
     }
 
     /// Puts every known listener into the scope that `scope_of` says, after scopes have changed;
@@ -100,29 +130,60 @@ impl Kernel {
         &self,
         scope_of: impl Fn(&ProcessClaim) -> Option<ScopeId>,
     ) -> io::Result<()> {
-        let mut map = locked(&self.listeners);
-        let entries: Vec<_> = map.iter().flatten().collect();
-        for (key, mut entry) in entries {
+        let entries: Vec<_> = locked(&self.listeners).iter().flatten().collect();
+        for (key, entry) in entries {
             let claim = convert::to_claim(&entry.owner, ClaimSource::Kernel);
-            let Some(scope) = scope_of(&claim) else { continue };
-            if entry.scope != scope.0 {
-                entry.scope = scope.0;
-                // Gone since: then there is nothing to change.
-                match map.insert(key, entry, ONLY_KNOWN) {
-                    Ok(()) | Err(MapError::KeyNotFound) => {}
-                    Err(error) => return Err(io::Error::other(error)),
+            match scope_of(&claim) {
+                Some(scope) if scope.0 != entry.scope => {
+                    self.change_listener(&key, |entry| entry.scope = scope.0)?;
                 }
+                _ => {}
             }
         }
         Ok(())
     }
 
-    /// Forgets a listener that is no longer there. The programs do so at close; this is for those
-    /// that closed while no programs were attached.
+    /// Tells the programs how many entries each scope has: their own count only goes up.
+    pub fn count_listeners(&self, known: &[KnownListener]) -> io::Result<()> {
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        for entry in known {
+            *counts.entry(entry.scope.0).or_default() += 1;
+        }
+        let mut map = locked(&self.scope_listeners);
+        for scope in 1..MAX_SCOPES {
+            let (counted, there) =
+                (map.get(&scope, 0), counts.get(&scope).copied().unwrap_or_default());
+            if counted.is_ok_and(|counted| counted != there) {
+                map.set(scope, there, 0).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a listener that is no longer there.
     pub fn forget_listener(&self, addr: ListenAddr) {
-        let gone = locked(&self.listeners).remove(&self.listen_key(addr.get()));
-        if let Err(error) = gone {
-            tracing::debug!(%addr, %error, "the listener was already forgotten");
+        match locked(&self.listeners).remove(&self.listen_key(addr.get())) {
+            Err(error) if !is_absent(&error) => {
+                tracing::error!(%addr, %error, "a listener that has gone stays in the table");
+            }
+            _ => {}
+        }
+    }
+
+    /// Changes an entry in place. One that has gone meanwhile stays gone.
+    fn change_listener(
+        &self,
+        key: &ListenKey,
+        change: impl FnOnce(&mut ebpf_abi::Listener),
+    ) -> io::Result<()> {
+        let mut map = locked(&self.listeners);
+        let changed = map.get(key, LOCKED).and_then(|mut entry| {
+            change(&mut entry);
+            map.insert(key, entry, LOCKED | ONLY_KNOWN)
+        });
+        match changed {
+            Err(error) if !is_absent(&error) => Err(io::Error::other(error)),
+            _ => Ok(()),
         }
     }
 
@@ -134,5 +195,12 @@ impl Kernel {
             padding16: 0,
             padding: 0,
         }
+    }
+}
+
+fn source(entry: &ebpf_abi::Listener) -> ClaimSource {
+    match entry.flags & listener_flags::SCANNED {
+        0 => ClaimSource::Kernel,
+        _ => ClaimSource::Scan,
     }
 }

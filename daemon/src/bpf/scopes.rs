@@ -13,8 +13,19 @@ use ebpf_abi::{
 
 use crate::workload::{CgroupId, FailMode, Mode, OtherTransports, PortSet, Scope, ScopeId};
 
-use super::kernel::{locked, map_error};
+use super::kernel::{is_absent, locked, map_error};
 use super::{Kernel, LoadError};
+
+/// What holds in a scope that is no more: nothing. Told apart from an index that was never used.
+const RETIRED: ebpf_abi::Scope = ebpf_abi::Scope {
+    mode: mode::OBSERVE,
+    fail: fail::OPEN,
+    other: other::ALLOW,
+    all_inbound: 0,
+    all_outbound: 0,
+    inbound: [PortRange { first: 1, last: 0 }; MAX_PORT_RANGES],
+    outbound: [PortRange { first: 1, last: 0 }; MAX_PORT_RANGES],
+};
 
 /// A scope, its place in the hierarchy, and its cgroup if that exists now.
 #[derive(Debug, Clone)]
@@ -57,7 +68,7 @@ impl Kernel {
             let before = key_of(placed)?.and_then(|key| known.get(&key).copied());
             let id = match before.or(placed.id.map(|id| id.0)) {
                 Some(id) => id,
-                None => free_id(&taken).ok_or_else(|| too_many(&placed.scope))?,
+                None => self.free_id(&taken).ok_or_else(|| too_many(&placed.scope))?,
             };
             taken.insert(id);
             let entry = to_entry(&placed.scope)?;
@@ -104,7 +115,7 @@ impl Kernel {
             map.insert(path, entry, 0).map_err(map_error("SCOPE_PATHS"))?;
         }
         for path in stale {
-            map.remove(&path).map_err(map_error("SCOPE_PATHS"))?;
+            gone(map.remove(&path)).map_err(map_error("SCOPE_PATHS"))?;
         }
         Ok(())
     }
@@ -117,17 +128,20 @@ impl Kernel {
     ) -> Result<(), LoadError> {
         for ((cgroup, uid), id) in known.iter().filter(|(key, _)| !wanted.contains_key(key)) {
             let key = ScopeKey { cgroup: *cgroup, uid: *uid, padding: 0 };
-            match locked(&self.scope_ids).remove(&key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(map_error("SCOPE_IDS")(error)),
-            }
+            // The programs remove the cgroup that one of the same path has replaced.
+            gone(locked(&self.scope_ids).remove(&key)).map_err(map_error("SCOPE_IDS"))?;
             if !ids.contains(&ScopeId(*id)) {
-                locked(&self.scopes)
-                    .set(*id, ebpf_abi::Scope::default(), 0)
-                    .map_err(map_error("SCOPES"))?;
+                locked(&self.scopes).set(*id, RETIRED, 0).map_err(map_error("SCOPES"))?;
             }
         }
         Ok(())
+    }
+
+    /// An index for a new scope. One that was used is avoided, also by an earlier daemon: sockets of
+    /// the scope that had it still carry it.
+    fn free_id(&self, taken: &BTreeSet<u32>) -> Option<u32> {
+        let scopes = locked(&self.scopes);
+        free_id(taken, |id| scopes.get(&id, 0).is_ok_and(|held| held != ebpf_abi::Scope::default()))
     }
 
     fn scope_ids(&self) -> BTreeMap<(u64, u32), u32> {
@@ -173,13 +187,19 @@ fn to_path(scope: &Scope) -> Result<ScopePath, LoadError> {
     Ok(ScopePath { path })
 }
 
-fn free_id(taken: &BTreeSet<u32>) -> Option<u32> {
-    // Prefer an index that was never used: sockets of a removed scope still carry the old one.
-    let after = taken.last().map_or(1, |last| last + 1);
-    if after < MAX_SCOPES {
-        return Some(after);
+/// Removed already is removed.
+fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(error) if !is_absent(&error) => Err(error),
+        _ => Ok(()),
     }
-    (1..MAX_SCOPES).find(|id| !taken.contains(id))
+}
+
+/// The first index that no scope has or ever had; only when there is none, one that a scope had.
+fn free_id(taken: &BTreeSet<u32>, was_used: impl Fn(u32) -> bool) -> Option<u32> {
+    let mut free = (1..MAX_SCOPES).filter(|id| !taken.contains(id));
+    let oldest = free.clone().next();
+    free.find(|id| !was_used(*id)).or(oldest)
 }
 
 fn too_many(scope: &Scope) -> LoadError {
@@ -223,4 +243,17 @@ fn to_ranges(scope: &Scope, ports: &PortSet) -> Result<[PortRange; MAX_PORT_RANG
         *to = PortRange { first: *from.start(), last: *from.end() };
     }
     Ok(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_of_a_removed_scope_is_the_last_to_be_used_again() {
+        let taken = BTreeSet::from([1, 2]);
+        assert_eq!(free_id(&taken, |id| id <= 4), Some(5));
+        assert_eq!(free_id(&taken, |_| true), Some(3));
+        assert_eq!(free_id(&(1..MAX_SCOPES).collect(), |_| true), None);
+    }
 }

@@ -1,6 +1,7 @@
 //! The machine: everything that calls the kernel outside of eBPF. Knows nothing of identities.
 
 pub mod bpf_link;
+pub mod bpffs;
 pub mod cgroup;
 pub mod clock;
 pub mod mounts;
