@@ -8,6 +8,10 @@ pub mod listener_flags {
     pub const AMBIGUOUS: u32 = 1;
     /// The facts come from a scan: the socket is older than the daemon.
     pub const SCANNED: u32 = 2;
+    /// The programs do not see its end; the daemon's look does.
+    pub const UNWATCHED: u32 = 8;
+    /// The socket is bound to a device, so the daemon cannot dial it over loopback.
+    pub const DEVICE_BOUND: u32 = 4;
 }
 
 /// Key of the `LISTENERS` map.

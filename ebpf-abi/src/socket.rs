@@ -33,6 +33,8 @@ pub mod flags {
     pub const CREATED: u32 = 1 << 11;
     /// The connection was established.
     pub const ESTABLISHED: u32 = 1 << 12;
+    /// In an event: the packet is a TCP socket's own, so its addresses are the socket's.
+    pub const OF_TCP_SOCKET: u32 = 1 << 13;
 }
 
 /// Value of the `SOCKETS` socket storage: inherited by accepted sockets, freed with the socket.

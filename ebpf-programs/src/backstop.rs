@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use ebpf_abi::{ANY_USER, Config, Counter, Ip, Tuple, mode, other};
+use ebpf_abi::{ANY_USER, Config, Counter, Ip, Process, Tuple, flags, mode, other};
 
 use crate::report::{self, Ends};
 use crate::{address, bypass, maps, scope};
@@ -46,16 +46,19 @@ pub fn tacit_egress(ctx: SkBuffContext) -> i32 {
         return PASS;
     };
     let header = Header::of(skb);
-    if header.protocol != IPPROTO_TCP && allows(scope_id, &header) {
+    // By the socket too: extension headers hide from the packet that it is TCP.
+    // SAFETY: plain field of a full socket.
+    let of_tcp_socket = unsafe { (*sk).protocol } == IPPROTO_TCP;
+    let tcp = header.protocol == IPPROTO_TCP || of_tcp_socket;
+    if !tcp && allows(scope_id, &header) {
         return PASS;
     }
-    let reason =
-        if header.protocol == IPPROTO_TCP { Counter::Backstop } else { Counter::Transport };
+    let reason = if tcp { Counter::Backstop } else { Counter::Transport };
     let ends = header.ends(true);
-    match maps::socket(sk.cast()) {
-        Some(socket) => report::denied(reason, Some(&socket.owner), scope_id, &ends),
-        None => report::denied(reason, None, scope_id, &ends),
-    }
+    let own = header.protocol == IPPROTO_TCP && of_tcp_socket;
+    let known = if own { flags::OF_TCP_SOCKET } else { 0 };
+    let owner = maps::socket(sk.cast()).map(|socket| &socket.owner as &Process);
+    report::denied_packet(reason, owner, scope_id, &ends, known);
     DROP
 }
 

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
-use ebpf_abi::{Config, flags};
+use ebpf_abi::{Config, Counter, flags, mode};
 
 use crate::{acting, bypass, maps, scope};
 
@@ -59,13 +59,15 @@ fn bound(sk: *mut bpf_sock) -> i32 {
 #[inline(always)]
 fn own(config: &Config, sk: *mut bpf_sock, scope_id: u32) {
     let Some(socket) = maps::socket_or_new(sk.cast::<c_void>()) else {
+        // A strict socket without a record is still known by its cgroup, and reached by nobody.
+        maps::count(Counter::MapFull);
         return;
     };
     // SAFETY: the helper takes the context.
     let netns = unsafe { bpf_get_netns_cookie(sk.cast()) };
     acting::record(&mut socket.owner, &config.offsets, netns);
     // A strict socket that was passed out and is bound elsewhere stays strict.
-    if socket.scope == 0 || scope_id != 0 {
+    if scope::mode_of(socket.scope) != mode::STRICT || scope::mode_of(scope_id) == mode::STRICT {
         socket.scope = scope_id;
     }
     socket.flags |= flags::CREATED;

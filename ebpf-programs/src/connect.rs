@@ -79,10 +79,14 @@ fn decide<const V6: bool>(call: &Call<V6>) -> i32 {
     let own = maps::socket(sk.cast());
     let own_scope = own.map_or(0, |socket| socket.scope);
     let scope_id = scope::of_current(config);
-    let reach = Reach { config, sk, scope_id };
+    // SAFETY: the helper takes the context.
+    let netns = unsafe { bpf_get_netns_cookie(call.ctx.cast()) };
+    let reach = Reach { config, sk, scope_id, netns };
 
-    if bypass::is_outbound(config, &call.dst, call.port)
-        || bypass::is_inbound(config, &call.dst, call.port)
+    // In another namespace the same ports are somebody else's.
+    if netns == config.netns
+        && (bypass::is_outbound(config, &call.dst, call.port)
+            || bypass::is_inbound(config, &call.dst, call.port))
     {
         return reach.deny(call, Counter::ProxyDialled);
     }
@@ -151,6 +155,7 @@ struct Reach<'a> {
     config: &'a Config,
     sk: *mut bpf_sock,
     scope_id: u32,
+    netns: u64,
 }
 
 impl Reach<'_> {
@@ -162,9 +167,7 @@ impl Reach<'_> {
         if mode != mode::STRICT && !scope::captures_outbound(scope, call.port) {
             return self.observe(call);
         }
-        // SAFETY: the helper takes the context.
-        let netns = unsafe { bpf_get_netns_cookie(call.ctx.cast()) };
-        if netns != self.config.netns {
+        if self.netns != self.config.netns {
             // There is no listener of ours in that namespace: nowhere to send it.
             return self.refuse_if_strict(call, mode, Counter::ForeignNetns);
         }
@@ -179,7 +182,7 @@ impl Reach<'_> {
             maps::count(Counter::FailedOpen);
             return self.observe(call);
         }
-        self.redirect(call, netns)
+        self.redirect(call)
     }
 
     #[inline(always)]
@@ -192,11 +195,11 @@ impl Reach<'_> {
 
     /// Writes the record and points the socket at the outbound listener of its family.
     #[inline(always)]
-    fn redirect<const V6: bool>(&self, call: &Call<V6>, netns: u64) -> i32 {
+    fn redirect<const V6: bool>(&self, call: &Call<V6>) -> i32 {
         let Some(socket) = maps::socket_or_new(self.sk.cast()) else {
             return self.deny(call, Counter::MapFull);
         };
-        acting::record(&mut socket.owner, &self.config.offsets, netns);
+        acting::record(&mut socket.owner, &self.config.offsets, self.netns);
         socket.opened_ns = socket.owner.seen_ns;
         socket.scope = self.scope_id;
         socket.dst = call.dst;
@@ -285,9 +288,7 @@ impl Reach<'_> {
             maps::count(Counter::EventsLost);
             return ALLOW;
         };
-        // SAFETY: the helper takes the context.
-        let netns = unsafe { bpf_get_netns_cookie(call.ctx.cast()) };
-        acting::record(&mut socket.owner, &self.config.offsets, netns);
+        acting::record(&mut socket.owner, &self.config.offsets, self.netns);
         socket.opened_ns = socket.owner.seen_ns;
         socket.scope = self.scope_id;
         socket.flags = socket.flags & flags::CREATED | flags::OBSERVED;
@@ -300,9 +301,7 @@ impl Reach<'_> {
     #[inline(always)]
     fn deny<const V6: bool>(&self, call: &Call<V6>, reason: Counter) -> i32 {
         let mut process = Process::default();
-        // SAFETY: the helper takes the context.
-        let netns = unsafe { bpf_get_netns_cookie(call.ctx.cast()) };
-        acting::record(&mut process, &self.config.offsets, netns);
+        acting::record(&mut process, &self.config.offsets, self.netns);
         report::denied(reason, Some(&process), self.scope_id, &call.ends());
         DENY
     }

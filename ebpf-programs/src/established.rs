@@ -11,18 +11,17 @@ use aya_ebpf::bindings::{
     BPF_ANY, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
     BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK,
-    BPF_TCP_LISTEN, bpf_sock_ops,
+    BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use ebpf_abi::{
-    Config, Counter, Dial, Ip, ListenKey, Listener, Process, Socket, Tuple, flags, listener_flags,
-    mode,
+    Config, Counter, Dial, Ip, ListenKey, Process, Socket, Tuple, flags,
 };
 
 use crate::report::{self, Ends};
-use crate::{acting, address, bypass, maps, scope};
+use crate::{acting, address, bypass, listeners, maps};
 
 const GO_ON: u32 = 1;
 const AF_INET: u32 = 2;
@@ -144,7 +143,15 @@ fn connecting(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
             accepted: 0,
         };
         if maps::DIALS.insert(&pair.as_client(config.netns), &dial, u64::from(BPF_ANY)).is_err() {
-            report::denied(Counter::MapFull, None, socket.scope, &pair.ends());
+            // Steered back to the daemon, which ends it: said as what it was meant to be.
+            let ends = Ends {
+                local: pair.remote,
+                remote: socket.peer,
+                local_port: pair.remote_port,
+                remote_port: socket.peer_port,
+                protocol: IPPROTO_TCP,
+            };
+            report::denied(Counter::MapFull, None, socket.scope, &ends);
         }
     } else if socket.flags & flags::REDIRECTED != 0 {
         let key = pair.as_client(socket.owner.netns);
@@ -156,7 +163,14 @@ fn connecting(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
             || maps::TRUTHS.insert(&key, &*socket, u64::from(BPF_ANY)).is_ok();
         // Without a record sk_lookup drops the SYN: closed, and said. Never a lie to the client.
         if !carried || maps::FLOWS.insert(&key, &*socket, u64::from(BPF_ANY)).is_err() {
-            report::denied(Counter::MapFull, Some(&socket.owner), socket.scope, &pair.ends());
+            let ends = Ends {
+                local: [0; 4],
+                remote: socket.dst,
+                local_port: 0,
+                remote_port: socket.dst_port,
+                protocol: IPPROTO_TCP,
+            };
+            report::denied(Counter::MapFull, Some(&socket.owner), socket.scope, &ends);
         }
     }
 }
@@ -195,13 +209,11 @@ fn accepted(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
     accepted_elsewhere(config, ops, sk);
 }
 
-/// Accepted without the daemon: watched if its scope is observed.
+/// Accepted without the daemon, in whatever scope: watched.
 #[inline(always)]
 fn accepted_elsewhere(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
     let Some(socket) = maps::socket(sk) else { return };
-    if scope::mode_of(socket.scope) == mode::OBSERVE
-        && (socket.scope != 0 || config.observe_unscoped != 0)
-    {
+    if socket.scope != 0 || config.observe_unscoped != 0 {
         socket.flags = flags::OBSERVED | flags::INBOUND | flags::ESTABLISHED;
         socket.opened_ns = acting::now_ns();
         watch(ops);
@@ -233,60 +245,19 @@ fn listening(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
         return;
     }
     let pair = Pair::of(ops);
-    let key = listen_key(&pair, config.netns);
     watch(ops);
-    if join(&key, socket) || begin(&key, socket) || join(&key, socket) {
-        socket.flags |= flags::LISTENING;
-    } else {
+    // SAFETY: plain field of a socket that the verifier knows.
+    let device = unsafe { (*sk.cast::<bpf_sock>()).bound_dev_if };
+    let how = listeners::bound_to(device);
+    if !listeners::enter(&listen_key(&pair, config.netns), socket, how) {
         // A strict listener without an entry is reached by nobody (backstop).
         report::denied(Counter::MapFull, Some(&socket.owner), socket.scope, &pair.ends());
     }
 }
 
-/// One more socket on an address that has an entry. False: it has none.
-#[inline(always)]
-fn join(key: &ListenKey, socket: &Socket) -> bool {
-    let Some(known) = maps::listener(key) else {
-        return false;
-    };
-    maps::with_lock(known, |known| {
-        // The end of a scanned socket is not seen: who listens now counts, not who may be gone. If
-        // both are there, the last mile tells which of them accepted.
-        if known.sockets == 0 || known.flags & listener_flags::SCANNED != 0 {
-            known.owner = socket.owner;
-            known.scope = socket.scope;
-            known.flags = 0;
-            known.sockets = 0;
-        } else if !same_owner(&known.owner, &socket.owner) || known.scope != socket.scope {
-            known.flags |= listener_flags::AMBIGUOUS;
-        }
-        known.sockets += 1;
-    });
-    true
-}
-
-/// The first socket on an address. False: another was faster, or there is no room.
-#[inline(always)]
-fn begin(key: &ListenKey, socket: &Socket) -> bool {
-    let listener =
-        Listener { owner: socket.owner, scope: socket.scope, sockets: 1, ..Listener::default() };
-    maps::take_listener_place(socket.scope) && maps::add_listener(key, &listener)
-}
-
 #[inline(always)]
 fn listen_key(pair: &Pair, netns: u64) -> ListenKey {
     ListenKey { netns, ip: pair.local, port: pair.local_port, padding16: 0, padding: 0 }
-}
-
-/// Workers of one program share a port by SO_REUSEPORT; they are one owner if all that gives them
-/// their identity is the same.
-#[inline(always)]
-fn same_owner(a: &Process, b: &Process) -> bool {
-    a.uid == b.uid
-        && a.gid == b.gid
-        && a.cgroup == b.cgroup
-        && a.exe_ino == b.exe_ino
-        && a.exe_dev == b.exe_dev
 }
 
 /// A watched socket has changed its state.
@@ -308,7 +279,7 @@ fn changed(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
     }
     let pair = Pair::of(ops);
     if socket.flags & flags::LISTENING != 0 && from == BPF_TCP_LISTEN {
-        leave(&listen_key(&pair, config.netns));
+        listeners::leave(&listen_key(&pair, config.netns));
         socket.flags &= !flags::LISTENING;
     } else if socket.flags & flags::LAST_MILE != 0 {
         let _gone = maps::DIALS.remove(&pair.as_client(config.netns));
@@ -341,13 +312,5 @@ fn forget(socket: &Socket, pair: &Pair) {
     let _gone = maps::FLOWS.remove(&key);
     if socket.flags & flags::CARRIED != 0 {
         let _gone = maps::TRUTHS.remove(&key);
-    }
-}
-
-/// One socket fewer listens on this address.
-#[inline(always)]
-fn leave(key: &ListenKey) {
-    if let Some(known) = maps::listener(key) {
-        maps::with_lock(known, |known| known.sockets = known.sockets.saturating_sub(1));
     }
 }

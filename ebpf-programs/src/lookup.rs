@@ -6,7 +6,7 @@ use core::ptr;
 use aya_ebpf::bindings::bpf_sk_lookup;
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
-use ebpf_abi::{Config, Counter, ListenKey, Listener, Tuple, fail, mode, slot};
+use ebpf_abi::{Config, Counter, ListenKey, Listener, Tuple, fail, listener_flags, mode, slot};
 
 use crate::report::{self, Ends};
 use crate::{address, bypass, maps, scope};
@@ -126,6 +126,21 @@ fn steer(ctx: &SkLookupContext, config: &Config, tuple: &Tuple, listener: &Liste
         || mode != mode::STRICT && !scope::captures_inbound(scope, tuple.server_port)
     {
         return PASS;
+    }
+    // The daemon could not dial the application there: another way than loopback is needed.
+    let out_of_reach = if address::is_link_local(&tuple.server) {
+        Some(Counter::LinkLocal)
+    } else if listener.flags & listener_flags::DEVICE_BOUND != 0 {
+        Some(Counter::BoundDevice)
+    } else {
+        None
+    };
+    if let Some(reason) = out_of_reach {
+        if mode != mode::STRICT {
+            return PASS;
+        }
+        report::denied(reason, Some(&listener.owner), listener.scope, &ends(tuple));
+        return DROP;
     }
     let slot = if address::is_v4(&tuple.server) { slot::INBOUND4 } else { slot::INBOUND6 };
     if bypass::is_alive(config) && maps::PROXY.redirect_sk_lookup(ctx, slot, 0).is_ok() {

@@ -10,13 +10,16 @@ mod bind;
 mod bypass;
 mod cgroup;
 mod connect;
+mod defer_accept;
 mod established;
+mod listeners;
 mod lookup;
 mod maps;
 mod original_dst;
 mod peer_name;
 mod report;
 mod scope;
+mod used;
 
 /// GPL-compatible: `bpf_probe_read_kernel` is refused to programs of another licence.
 #[unsafe(link_section = "license")]

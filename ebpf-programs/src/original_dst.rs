@@ -3,11 +3,12 @@
 
 use core::ptr;
 
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
 use ebpf_abi::{Ip, flags};
 
-use crate::{address, maps};
+use crate::{address, maps, used};
 
 const ALLOW: i32 = 1;
 const SOL_IP: i32 = 0;
@@ -23,12 +24,16 @@ pub fn tacit_original_dst(ctx: SockoptContext) -> i32 {
     let opt = ctx.sockopt;
     // SAFETY: plain context fields.
     let (level, name) = unsafe { ((*opt).level, (*opt).optname) };
-    if name != SO_ORIGINAL_DST || level != SOL_IP && level != SOL_IPV6 {
-        return ALLOW;
-    }
     // SAFETY: plain context field.
     let sk = unsafe { (*opt).__bindgen_anon_1.sk };
     if sk.is_null() {
+        return ALLOW;
+    }
+    if let Some(config) = maps::config() {
+        // SAFETY: the helper takes the context.
+        used::adopt(config, sk, || unsafe { bpf_get_netns_cookie(opt.cast()) });
+    }
+    if name != SO_ORIGINAL_DST || level != SOL_IP && level != SOL_IPV6 {
         return ALLOW;
     }
     let Some(socket) = maps::socket(sk.cast()) else {

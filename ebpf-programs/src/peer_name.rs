@@ -9,7 +9,7 @@ use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use ebpf_abi::{Ip, Socket, Tuple, flags};
 
-use crate::{address, bypass, maps};
+use crate::{address, bypass, maps, used};
 
 const ALLOW: i32 = 1;
 const AF_INET: u32 = 2;
@@ -38,6 +38,10 @@ pub fn tacit_getsockname6(ctx: SockAddrContext) -> i32 {
 fn peer<const V6: bool>(ctx: *mut bpf_sock_addr) -> i32 {
     // SAFETY: plain context field.
     let sk = unsafe { (*ctx).__bindgen_anon_1.sk };
+    if let Some(config) = maps::config() {
+        // SAFETY: the helper takes the context.
+        used::adopt(config, sk, || unsafe { bpf_get_netns_cookie(ctx.cast()) });
+    }
     let own = maps::socket(sk.cast());
     if let Some(socket) = own {
         if is_redirected_client(socket) {
@@ -59,6 +63,10 @@ fn peer<const V6: bool>(ctx: *mut bpf_sock_addr) -> i32 {
 fn local<const V6: bool>(ctx: *mut bpf_sock_addr) -> i32 {
     // SAFETY: plain context field.
     let sk = unsafe { (*ctx).__bindgen_anon_1.sk };
+    if let Some(config) = maps::config() {
+        // SAFETY: the helper takes the context.
+        used::adopt(config, sk, || unsafe { bpf_get_netns_cookie(ctx.cast()) });
+    }
     let own = maps::socket(sk.cast());
     if let Some(socket) = own {
         if is_redirected_client(socket) {

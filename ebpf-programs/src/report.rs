@@ -16,12 +16,24 @@ pub struct Ends {
 /// Counts a denial and tells the daemon about it.
 #[inline(always)]
 pub fn denied(reason: Counter, process: Option<&Process>, scope: u32, ends: &Ends) {
+    denied_packet(reason, process, scope, ends, 0);
+}
+
+/// As [`denied`]; `flags` say what is known about the packet.
+#[inline(always)]
+pub fn denied_packet(
+    reason: Counter,
+    process: Option<&Process>,
+    scope: u32,
+    ends: &Ends,
+    flags: u32,
+) {
     maps::count(reason);
     submit(process, ends, |event| {
         event.kind = kind::DENIED;
         event.reason = reason.index();
         event.scope = scope;
-        event.flags = 0;
+        event.flags = flags;
         event.opened_ns = 0;
         event.bytes_sent = 0;
         event.bytes_received = 0;

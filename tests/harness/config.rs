@@ -31,7 +31,17 @@ pub struct Rules {
     issuer: String,
     audit: String,
     proxy: String,
+    attest: String,
     strict: String,
+    attached: Attached,
+}
+
+/// Where the programs are attached.
+#[derive(Debug, Clone, Copy)]
+enum Attached {
+    Node,
+    Root,
+    Below(&'static str),
 }
 
 impl Rules {
@@ -43,7 +53,9 @@ impl Rules {
             issuer: String::new(),
             audit: String::new(),
             proxy: String::new(),
+            attest: String::new(),
             strict: String::new(),
+            attached: Attached::Node,
         }
     }
 
@@ -131,6 +143,14 @@ impl Rules {
         self
     }
 
+    /// Adds a line to `[attest]`.
+    #[must_use]
+    pub fn attest(mut self, line: &str) -> Self {
+        self.attest.push_str(line);
+        self.attest.push('\n');
+        self
+    }
+
     /// Adds a line to the strict `[[scope]]`.
     #[must_use]
     pub fn strict(mut self, line: &str) -> Self {
@@ -139,25 +159,49 @@ impl Rules {
         self
     }
 
+    /// Attaches the programs at the root of the hierarchy, as the default does.
+    #[must_use]
+    pub fn at_the_root(mut self) -> Self {
+        self.attached = Attached::Root;
+        self
+    }
+
+    /// Attaches the programs at this cgroup of the node only.
+    #[must_use]
+    pub fn attached_below(mut self, folder: &'static str) -> Self {
+        self.attached = Attached::Below(folder);
+        self
+    }
+
     /// The whole file for one node.
     pub(crate) fn file(&self, place: &Place<'_>) -> String {
         let Place { name, dir, cgroup, instance } = place;
         let dir = dir.display();
+        let attached = match self.attached {
+            Attached::Node => (*cgroup).to_owned(),
+            Attached::Root => "/".to_owned(),
+            Attached::Below(folder) => format!("{cgroup}/{folder}"),
+        };
         let mut text = format!(
             "[node]\ntrust_domain = \"{TRUST_DOMAIN}\"\nname = \"{name}\"\n\
              state_dir = \"{dir}/state\"\nrun_dir = \"{dir}/run\"\n\n\
-             [capture]\ncgroup = \"{cgroup}\"\ninstance = \"{instance}\"\n\n\
+             [capture]\ncgroup = \"{attached}\"\ninstance = \"{instance}\"\n\n\
              [issuer]\nkind = \"embedded\"\n{issuer}\n\
+             [attest]\n{attest}\n\
              [proxy]\n{proxy}\n\
              [audit]\npath = \"{dir}/audit.jsonl\"\n{audit}\n\
              [admin]\nsocket = \"{dir}/run/admin.sock\"\nmetrics_listen = \"127.0.0.1:9464\"\n\n\
              [log]\nlevel = \"debug\"\n\n",
             issuer = self.issuer,
+            attest = self.attest,
             proxy = self.proxy,
             audit = self.audit,
         );
         for (mode, more) in [("strict", self.strict.as_str()), ("permissive", ""), ("observe", "")]
         {
+            if matches!(self.attached, Attached::Below(folder) if folder != mode) {
+                continue;
+            }
             // Writing to a String cannot fail.
             let _written = write!(
                 text,

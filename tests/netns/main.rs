@@ -5,6 +5,7 @@
 
 mod aftermath;
 mod attribution;
+mod denials;
 mod expiry;
 mod families;
 mod listeners;

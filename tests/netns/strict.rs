@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Group, Lab, Node, Rules, probe, uid};
+use harness::{Group, Lab, Rules, probe, uid};
 
 const MARKER: &str = "c0ffee-secret-of-the-strict";
 
@@ -132,27 +132,10 @@ fn an_open_connection_of_a_killed_daemon_is_recorded_as_interrupted() -> Result<
     })
 }
 
-/// The ports that the daemon itself listens on, without its metrics.
-fn proxy_ports(node: &Node) -> Result<Vec<u16>> {
-    let pid = format!("pid={},", node.daemon_pid()?);
-    let listening = node.in_netns("ss", &["-Hltnp"])?;
-    let mut ports: Vec<u16> = listening
-        .stdout
-        .lines()
-        .filter(|line| line.contains(&pid))
-        .filter_map(|line| line.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok())
-        .filter(|&port| port != 9464)
-        .collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ensure!(!ports.is_empty(), "the daemon listens nowhere:\n{}", listening.stdout);
-    Ok(ports)
-}
-
 #[test]
 fn whoever_dials_the_proxy_is_refused_and_recorded() -> Result<()> {
     Lab::check(&Rules::client_calls_server(), |lab| {
-        let ports = proxy_ports(&lab.b)?;
+        let ports = lab.b.proxy_ports()?;
         for pod in [
             lab.b.pod(Group::Outside, uid::STRANGER),
             lab.b.pod(Group::Strict, uid::CLIENT),
@@ -180,7 +163,7 @@ fn whoever_binds_the_proxys_ports_gets_nothing() -> Result<()> {
     Lab::check(&Rules::client_calls_server(), |lab| {
         let _echo = lab.echo(7000)?;
         let to = format!("{}:7000", lab.b.ip);
-        let ports = proxy_ports(&lab.a)?;
+        let ports = lab.a.proxy_ports()?;
         lab.a.crash()?;
         let thief = lab.a.pod(Group::Outside, uid::STRANGER);
         let mut thieves = Vec::new();

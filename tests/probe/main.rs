@@ -96,6 +96,22 @@ enum Verb {
         #[arg(long)]
         opener_uid: Option<u32>,
     },
+    /// Make a process with the pid of one that has gone; it sleeps.
+    TakePid {
+        /// Which.
+        pid: i32,
+    },
+    /// Listen and stop listening on one address, again and again, in several processes at once.
+    Churn {
+        /// Where; shared by `SO_REUSEPORT`.
+        address: SocketAddr,
+        /// How many processes.
+        #[arg(long, default_value_t = 4)]
+        processes: usize,
+        /// How often each.
+        #[arg(long, default_value_t = 2000)]
+        rounds: usize,
+    },
     /// Send a UDP datagram.
     Datagram {
         /// Where to.
@@ -132,6 +148,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Upload { address, bytes } => exchange::upload(address, bytes),
         Verb::Download { address, pause } => exchange::download(address, pause),
         Verb::HandOver { way, address, opener_uid } => hand_over::run(way, address, opener_uid),
+        Verb::TakePid { pid } => hand_over::take_pid(pid),
+        Verb::Churn { address, processes, rounds } => serve::churn(address, processes, rounds),
         Verb::Datagram { address, text } => {
             let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let sent = std::net::UdpSocket::bind(any)?.send_to(text.as_bytes(), address)?;

@@ -3,9 +3,10 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use sha2::{Digest as _, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -52,6 +53,27 @@ pub(crate) fn run(what: What, address: SocketAddr, mptcp: bool) -> Result<()> {
             }
         })?;
     }
+}
+
+/// Listens and stops on one address in several processes; the first of them ends last.
+pub(crate) fn churn(address: SocketAddr, processes: usize, rounds: usize) -> Result<()> {
+    let mut others = Vec::new();
+    for _ in 1..processes {
+        let words = ["churn", &address.to_string(), "--processes", "1"];
+        let mut other = Command::new("/proc/self/exe");
+        others.push(other.args(words).args(["--rounds", &rounds.to_string()]).spawn()?);
+    }
+    for _ in 0..rounds {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into()).context("bind")?;
+        socket.listen(16).context("listen")?;
+    }
+    for mut other in others {
+        ensure!(other.wait()?.success(), "another ended badly");
+    }
+    println!("churned={}", processes * rounds);
+    Ok(())
 }
 
 fn treat(what: What, mut stream: TcpStream) -> io::Result<u64> {

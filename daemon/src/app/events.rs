@@ -2,6 +2,7 @@
 //! connections that were only observed.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::bpf::{Cause, Denied, EventStream, Kernel, KernelEvent, Observed};
 use crate::identity::Identities;
 use crate::policy::DenyReason;
 use crate::shutdown::Stop;
+use crate::sys::diag;
 use crate::workload::{FileId, ProcessClaim, ProcessKey};
 
 use std::sync::Arc;
@@ -56,6 +58,7 @@ pub(super) async fn record(mut events: EventStream, recorder: Recorder, mut stop
         match event {
             Ok(KernelEvent::Denied(denied)) => {
                 if told.is_new(&denied) {
+                    reset(&denied);
                     recorder.denied(&denied).await;
                 }
             }
@@ -72,6 +75,19 @@ pub(super) async fn record(mut events: EventStream, recorder: Recorder, mut stop
                 return;
             }
         }
+    }
+}
+
+/// A connection whose packets are dropped would hang in silence; both ends are to see its end.
+fn reset(denied: &Denied) {
+    if !denied.of_tcp_socket {
+        return;
+    }
+    match diag::reset_between(denied.local, denied.remote) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(local = %denied.local, remote = %denied.remote, %error, "not reset");
+        }
+        _ => {}
     }
 }
 

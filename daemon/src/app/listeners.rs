@@ -1,8 +1,10 @@
 //! Holds the programs' table of listeners against the kernel's own list. Listeners that are older
 //! than the daemon, or that no program saw, are attributed by a scan of every process's descriptors,
 //! and the evidence says so; holders that disagree get no identity. What the table counts wrongly in
-//! two looks is set right; what has ended leaves it.
+//! two looks is set right; what has ended leaves it. A listener made outside every scope belongs to
+//! the strictest scope of those who hold it: socket activation, inheritance.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
@@ -12,20 +14,24 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::bpf::{Kernel, KnownListener};
+use crate::bpf::{FoundListener, Kernel, KnownListener};
 use crate::metrics::Metrics;
 use crate::proxy::Modes;
 use crate::shutdown::Stop;
 use crate::sys::cgroup::Cgroups;
-use crate::sys::clock;
 use crate::sys::diag::{self, ListeningSocket};
 use crate::sys::sockets::{self, Holder, Holders, Owner};
+use crate::sys::{clock, sockopt};
 use crate::workload::{ListenAddr, NetnsCookie, ProcessClaim, ScopeId};
 
-use super::scopes::ScopeTable;
+use super::scopes::{Placed, ScopeTable};
 
 /// How often the table is held against the kernel's list. Chosen: one listing of all that listens.
 const LOOK: Duration = Duration::from_secs(2);
+/// Every how many looks the processes of scopes are asked what they hold.
+const HANDED_OVER: u32 = 5;
+/// The service manager: it holds the listeners that it opens for others, and could be any of them.
+const SERVICE_MANAGER: u32 = 1;
 
 /// Which listeners a look takes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +40,8 @@ enum Reach {
     Everything,
     /// Sockets that were made in a scope, and were not looked at before.
     Scoped,
+    /// Sockets that processes of a scope hold, wherever they were made.
+    HandedOver,
 }
 
 /// The table of listeners, and what was seen of it at the last look.
@@ -48,6 +56,8 @@ pub(super) struct ListenerTable {
     doubtful: HashMap<ListenAddr, (u32, u32)>,
     /// Cookies of sockets whose holders have been looked for.
     scanned: HashSet<u64>,
+    /// Cookies of the sockets that listened when an entry whose end no program sees was first met.
+    unwatched: HashMap<ListenAddr, HashSet<u64>>,
 }
 
 impl ListenerTable {
@@ -57,13 +67,25 @@ impl ListenerTable {
         (cgroups, netns): (Cgroups, NetnsCookie),
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (doubtful, scanned) = (HashMap::new(), HashSet::new());
-        Self { kernel, table, cgroups, netns, metrics, doubtful, scanned }
+        Self {
+            kernel,
+            table,
+            cgroups,
+            netns,
+            metrics,
+            doubtful: HashMap::new(),
+            scanned: HashSet::new(),
+            unwatched: HashMap::new(),
+        }
     }
 
     /// Attributes what listens already. What cannot be attributed is reached by nobody in a strict
     /// scope, and said.
     pub(super) async fn begin(self) -> Self {
+        // Which sockets a predecessor meant by these, it took with it.
+        for entry in self.kernel.listeners().iter().filter(|entry| entry.unwatched) {
+            self.kernel.forget_listener(entry.addr);
+        }
         self.look(Reach::Everything).await
     }
 
@@ -71,7 +93,7 @@ impl ListenerTable {
     pub(super) async fn run(mut self, mut modes: watch::Receiver<Arc<Modes>>, mut stop: Stop) {
         let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut whole, mut reach) = (Instant::now(), Reach::Scoped);
+        let (mut whole, mut reach, mut looks) = (Instant::now(), Reach::Scoped, 0_u32);
         loop {
             tokio::select! {
                 biased;
@@ -86,7 +108,12 @@ impl ListenerTable {
                         continue;
                     }
                 }
-                _ = tick.tick() => {}
+                _ = tick.tick() => {
+                    looks = looks.wrapping_add(1);
+                    if reach == Reach::Scoped && looks.is_multiple_of(HANDED_OVER) {
+                        reach = Reach::HandedOver;
+                    }
+                }
             }
             if reach == Reach::Everything {
                 whole = Instant::now();
@@ -124,29 +151,40 @@ impl ListenerTable {
         // The table first: what begins to listen in between is missing there, never thought gone.
         let known = self.kernel.listeners();
         let listening = diag::listening()?;
-        let mut there: HashMap<ListenAddr, u32> = HashMap::new();
+        let mut there: HashMap<ListenAddr, HashSet<u64>> = HashMap::new();
         for socket in &listening {
-            *there.entry(socket.addr).or_default() += 1;
+            there.entry(socket.addr).or_default().insert(socket.cookie);
         }
+        let nobody = HashSet::new();
         let kept: HashSet<ListenAddr> = known
             .iter()
-            .filter(|entry| self.is_kept(entry, there.get(&entry.addr).copied().unwrap_or(0)))
+            .filter(|entry| self.is_kept(entry, there.get(&entry.addr).unwrap_or(&nobody)))
             .map(|entry| entry.addr)
             .collect();
         self.doubtful.retain(|addr, _| kept.contains(addr));
+        self.unwatched.retain(|addr, _| kept.contains(addr));
         let cookies: HashSet<u64> = listening.iter().map(|socket| socket.cookie).collect();
         self.scanned.retain(|cookie| cookies.contains(cookie));
         let unknown: Vec<&ListeningSocket> = listening
             .iter()
             .filter(|socket| !kept.contains(&socket.addr) && self.is_due(socket, reach))
             .collect();
-        let adopted = if unknown.is_empty() { 0 } else { self.attribute(&unknown, &there)? };
+        let adopted = if unknown.is_empty() { 0 } else { self.attribute(&unknown, &there, reach)? };
         self.kernel.count_listeners(&self.kernel.listeners())?;
         Ok(adopted)
     }
 
-    /// Whether the entry stays in the table, given how many sockets listen there.
-    fn is_kept(&mut self, entry: &KnownListener, there: u32) -> bool {
+    /// Whether the entry stays in the table, given the cookies of the sockets that listen there.
+    fn is_kept(&mut self, entry: &KnownListener, cookies: &HashSet<u64>) -> bool {
+        if entry.unwatched {
+            let meant = self.unwatched.entry(entry.addr).or_insert_with(|| cookies.clone());
+            if meant.is_disjoint(cookies) {
+                // Others listen there now, or nobody does.
+                self.kernel.forget_listener(entry.addr);
+                return false;
+            }
+        }
+        let there = u32::try_from(cookies.len()).unwrap_or(u32::MAX);
         if entry.sockets == there && there > 0 {
             self.doubtful.remove(&entry.addr);
             return true;
@@ -157,7 +195,7 @@ impl ListenerTable {
             return true;
         }
         self.doubtful.remove(&entry.addr);
-        if !entry.scanned && entry.sockets > 0 {
+        if !entry.unwatched && entry.sockets > 0 {
             self.metrics.listener_corrected();
             tracing::warn!(address = %entry.addr, counted = entry.sockets, there, "corrected");
         }
@@ -178,7 +216,9 @@ impl ListenerTable {
         if reach == Reach::Scoped && !(new && made_in_scope()) {
             return false;
         }
-        self.scanned.insert(socket.cookie);
+        if reach != Reach::HandedOver {
+            self.scanned.insert(socket.cookie);
+        }
         true
     }
 
@@ -186,15 +226,24 @@ impl ListenerTable {
     fn attribute(
         &self,
         unknown: &[&ListeningSocket],
-        there: &HashMap<ListenAddr, u32>,
+        there: &HashMap<ListenAddr, HashSet<u64>>,
+        reach: Reach,
     ) -> io::Result<usize> {
-        let inodes: BTreeSet<u64> = unknown.iter().map(|socket| socket.inode).collect();
+        let mut inodes: BTreeSet<u64> = unknown.iter().map(|socket| socket.inode).collect();
+        if reach == Reach::HandedOver {
+            // Asking the few first spares asking all.
+            let some = sockets::holders_among(self.table.processes(&self.cgroups), &inodes);
+            inodes.retain(|inode| some.by_inode.contains_key(inode));
+            if inodes.is_empty() {
+                return Ok(0);
+            }
+        }
         let holders = sockets::holders(&inodes)?;
-        let now = u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX);
         let mut adopted = 0;
-        for socket in unknown {
-            let there = there.get(&socket.addr).copied().unwrap_or(1);
-            match self.adopt(socket, &holders, (there, now)) {
+        for socket in unknown.iter().filter(|socket| inodes.contains(&socket.inode)) {
+            let there = there.get(&socket.addr).map_or(1, HashSet::len);
+            let there = u32::try_from(there).unwrap_or(u32::MAX);
+            match self.adopt(socket, &holders, there) {
                 Ok(entered) => adopted += usize::from(entered),
                 Err(error) => {
                     tracing::warn!(address = %socket.addr, %error, "an older listener stays unknown");
@@ -205,31 +254,45 @@ impl ListenerTable {
     }
 
     /// False: nobody holds it, the daemon does, or its holders are in no scope.
-    fn adopt(
-        &self,
-        socket: &ListeningSocket,
-        holders: &Holders,
-        (there, now): (u32, u64),
-    ) -> io::Result<bool> {
+    fn adopt(&self, socket: &ListeningSocket, holders: &Holders, there: u32) -> io::Result<bool> {
         let Some(held) = holders.by_inode.get(&socket.inode) else { return Ok(false) };
         if held.iter().any(|holder| holder.pid == std::process::id()) {
             return Ok(false);
         }
-        let (claim, agree) = match sockets::owner(self.claims(held, now)) {
-            Owner::Nobody => return Ok(false),
-            Owner::One(claim) => (claim, true),
-            Owner::Disputed(claim) => (claim, false),
-        };
-        let scope = self.table.id_of(&claim);
-        let Some(holder) = held.first().filter(|_| scope != ScopeId(0)) else { return Ok(false) };
-        let fd = sockets::duplicate(*holder, socket.inode)?;
-        self.kernel.adopt_listener((socket.addr, there), (&claim, scope), agree, fd.as_fd())?;
+        let (claims, all_known) = self.claims(held);
+        let Some((holder, scope)) = self.strictest(&claims) else { return Ok(false) };
+        let agree = all_known && matches!(sockets::owner(claims), Owner::One(_));
+        let fd = held.first().copied().map(|held| sockets::duplicate(held, socket.inode));
+        let fd = fd.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))?;
+        // The daemon waits to see who accepts before it sends anything.
+        sockopt::accept_at_once(&fd)?;
+        let (addr, ifindex) = (socket.addr, socket.ifindex);
+        let socket = fd.as_fd();
+        let found = FoundListener { addr, sockets: there, ifindex, holder, agree, scope, socket };
+        self.kernel.adopt_listener(&found)?;
         Ok(true)
     }
 
-    fn claims(&self, held: &[Holder], now: u64) -> Vec<ProcessClaim> {
-        let pids: BTreeSet<u32> = held.iter().map(|holder| holder.pid).collect();
-        let claim = |pid| sockets::claim_of(pid, &self.cgroups, self.netns, now).ok().flatten();
-        pids.into_iter().filter_map(claim).collect()
+    /// The oldest holder in the strictest scope that any of them is in.
+    fn strictest(&self, claims: &[ProcessClaim]) -> Option<(ProcessClaim, ScopeId)> {
+        let placed = claims.iter().filter_map(|claim| Some((claim, self.table.scope_of(claim)?)));
+        let rank = |(claim, placed): &(&ProcessClaim, Placed)| {
+            (placed.scope.mode.strictness(), Reverse(claim.process.start_ns))
+        };
+        placed.max_by_key(rank).map(|(claim, placed)| (claim.clone(), placed.id))
+    }
+
+    /// What is known of each holder, and whether that is all of them.
+    fn claims(&self, held: &[Holder]) -> (Vec<ProcessClaim>, bool) {
+        let now = u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX);
+        let mut pids: BTreeSet<u32> = held.iter().map(|holder| holder.pid).collect();
+        if pids.len() > 1 {
+            pids.remove(&SERVICE_MANAGER);
+        }
+        let claim = |pid| sockets::claim_of(pid, &self.cgroups, self.netns, now);
+        let looked: Vec<_> = pids.into_iter().map(claim).collect();
+        // Who has exited holds nothing; whoever cannot be read may be anybody.
+        let all_known = looked.iter().all(Result::is_ok);
+        (looked.into_iter().filter_map(|claim| claim.ok().flatten()).collect(), all_known)
     }
 }

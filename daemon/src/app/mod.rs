@@ -1,7 +1,9 @@
 //! The composition root: builds every part in order, wires them, owns the shutdown. The only
 //! folder that knows all modules; nobody imports it. Start at [`run()`].
+// oversize: one file per thing that is kept going; what they have in common is this module
 
 mod base;
+mod connections;
 mod doctor;
 mod events;
 mod explain;

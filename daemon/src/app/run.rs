@@ -26,6 +26,7 @@ use crate::telemetry;
 use crate::workload::NetnsCookie;
 
 use super::base::{self, Base};
+use super::connections::PassingBy;
 use super::events::{self, Recorder};
 use super::ground::{self, Listeners};
 use super::listeners::ListenerTable;
@@ -245,7 +246,7 @@ fn capture(
     serve_proxy(&mut tasks, listeners, &proxy)?;
     last.spawn("live connections", proxy::keep_watch(proxy, last.stop()));
     last.spawn("renewal", identities.clone().run(last.stop()));
-    last.spawn("signs of life", tasks::beat(Arc::clone(&kernel), last.stop()));
+    tasks.spawn("signs of life", tasks::beat(Arc::clone(&kernel), stop.clone()));
     kernel.attach()?;
     tasks.spawn("scopes", table.clone().run(reload.config(), stop));
     let recorder = Recorder {
@@ -282,7 +283,8 @@ fn serve_proxy(
     Ok(())
 }
 
-/// Finds the owners of listeners that are older than the daemon, and keeps the table of them true.
+/// Deals with what is older than the daemon: resets the connections of strict scopes, finds the owners
+/// of listeners; and keeps doing so as scopes change.
 async fn adopt(started: &mut Started, base: &Base, cgroups: &Cgroups, own_netns: NetnsCookie) {
     let listeners = ListenerTable::new(
         Arc::clone(&started.kernel),
@@ -291,6 +293,10 @@ async fn adopt(started: &mut Started, base: &Base, cgroups: &Cgroups, own_netns:
         Arc::clone(&base.metrics),
     );
     let modes = started.table.modes();
+    let audit = base.audit.clone();
+    let passing = PassingBy::new(started.table.clone(), audit, started.kernel.own_cgroup());
+    passing.clone().look().await;
+    started.tasks.spawn("older connections", passing.run(modes.clone(), started.tasks.stop()));
     let listeners = listeners.begin().await;
     started.tasks.spawn("listeners", listeners.run(modes, started.tasks.stop()));
 }

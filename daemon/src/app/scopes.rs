@@ -4,7 +4,7 @@
 //! makes anew has another id: the programs put it into its scope as it is made, and this table
 //! follows, for those who ask and to forget the old one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -91,8 +91,13 @@ impl ScopeTable {
     /// The scope that a process is in, as the programs find it: the deepest cgroup wins, a user in
     /// it before all users.
     pub(super) fn scope_of(&self, claim: &ProcessClaim) -> Option<Placed> {
-        let path = self.cgroups.path_of(claim.cgroup)?;
-        let users = [Some(claim.uid), Some(claim.real_uid), None];
+        self.scope_at(claim.cgroup, [claim.uid, claim.real_uid])
+    }
+
+    /// The scope of a cgroup and a user, effective and real.
+    pub(super) fn scope_at(&self, cgroup: CgroupId, [uid, real_uid]: [u32; 2]) -> Option<Placed> {
+        let path = self.cgroups.path_of(cgroup)?;
+        let users = [Some(uid), Some(real_uid), None];
         let applies = |placed: &Placed| {
             is_below(&path, &placed.scope.cgroup) && users.contains(&placed.scope.uid)
         };
@@ -118,6 +123,13 @@ impl ScopeTable {
     pub(super) fn covers(&self, cgroup: CgroupId) -> bool {
         let Some(path) = self.cgroups.path_of(cgroup) else { return false };
         self.current().iter().any(|placed| is_below(&path, &placed.scope.cgroup))
+    }
+
+    /// The pids of all processes in scopes.
+    pub(super) fn processes(&self, cgroups: &Cgroups) -> BTreeSet<u32> {
+        let scopes = self.current();
+        let below = |placed: &Placed| cgroups.processes_below(&placed.scope.cgroup);
+        scopes.iter().filter_map(|placed| below(placed).ok()).flatten().collect()
     }
 
     /// Whether a cgroup has come, gone or been made anew since.

@@ -19,19 +19,22 @@ const EVENTS_LOST: &str = "events_lost";
 /// Pause after the routes could not be read.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Tells the programs that the daemon is alive, until connections have drained and it is stopped itself.
+/// Tells the programs that the daemon is alive, until it takes no more connections.
 pub(super) async fn beat(kernel: Arc<Kernel>, mut stop: Stop) {
     let mut tick = interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            () = stop.draining() => return,
+            () = stop.draining() => break,
             _ = tick.tick() => {}
         }
         if let Err(error) = kernel.beat() {
             tracing::error!(%error, "no sign of life: strict scopes will close");
         }
+    }
+    if let Err(error) = kernel.fall_silent() {
+        tracing::error!(%error, "open scopes stay closed for some seconds");
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Denied {
     pub outbound: bool,
     /// IP protocol number.
     pub protocol: u8,
+    /// The ends are those of a TCP socket of this host.
+    pub of_tcp_socket: bool,
 }
 
 /// An observed connection has closed.
@@ -153,6 +155,7 @@ fn translate(event: &Event) -> Option<KernelEvent> {
                 // A denied connect() has no local port yet.
                 outbound: outbound.unwrap_or(event.local_port == 0),
                 protocol: u8::try_from(event.protocol).unwrap_or(u8::MAX),
+                of_tcp_socket: event.flags & flags::OF_TCP_SOCKET != 0,
             }))
         }
         kind::OPENING => Some(KernelEvent::Opening(claim)),
@@ -185,8 +188,8 @@ fn cause(counter: u32) -> Option<(Cause, Option<bool>)> {
         C::StrictListener => (Cause::StrictListener, Some(false)),
         C::Transport => (Cause::Transport, Some(true)),
         C::ForeignSocket => (Cause::ForeignSocket, Some(true)),
-        C::LinkLocal => (Cause::LinkLocal, Some(true)),
-        C::BoundDevice => (Cause::BoundDevice, Some(true)),
+        C::LinkLocal => (Cause::LinkLocal, None),
+        C::BoundDevice => (Cause::BoundDevice, None),
         C::Redirected | C::Steered | C::Observed | C::EventsLost | C::FailedOpen => return None,
     })
 }

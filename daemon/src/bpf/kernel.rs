@@ -173,6 +173,14 @@ impl Kernel {
         map.set(0, config, 0).map_err(map_error("CONFIG"))
     }
 
+    /// The last sign of life is over: what is open without a daemon is open from now on.
+    pub fn fall_silent(&self) -> Result<(), LoadError> {
+        let mut map = locked(&self.config);
+        let mut config = map.get(&0, 0).map_err(map_error("CONFIG"))?;
+        config.alive_until_ns = 0;
+        map.set(0, config, 0).map_err(map_error("CONFIG"))
+    }
+
     /// What is attached.
     pub fn status(&self) -> Vec<PinStatus> {
         links::status(&version_folder(&self.settings.pins).join("links"))
@@ -194,6 +202,11 @@ impl Kernel {
         let mut config = map.get(&0, 0)?;
         config.scope_levels = levels;
         map.set(0, config, 0)
+    }
+
+    /// The cgroup that holds the daemon and nothing else.
+    pub fn own_cgroup(&self) -> CgroupId {
+        self.settings.own_cgroup
     }
 
     pub(super) fn netns(&self) -> u64 {

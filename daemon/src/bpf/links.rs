@@ -5,14 +5,14 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::Program;
 
-use crate::sys::bpf_link;
+use crate::sys::bpf_link::{self, TargetKind};
 
 use super::LoadError;
 
@@ -26,7 +26,7 @@ enum Target {
 }
 
 /// Every program: name in the object, `enum bpf_attach_type`, where.
-const PROGRAMS: [(&str, u32, Target); 17] = [
+const PROGRAMS: [(&str, u32, Target); 18] = [
     // A cgroup that is made anew is in its scope from the first moment.
     ("tacit_cgroup_made", 0, Target::CgroupMade),
     // Who is it, before anything can act on it.
@@ -39,6 +39,7 @@ const PROGRAMS: [(&str, u32, Target); 17] = [
     ("tacit_getsockname4", 31, Target::Cgroup),
     ("tacit_getsockname6", 32, Target::Cgroup),
     ("tacit_original_dst", 21, Target::Cgroup),
+    ("tacit_setsockopt", 22, Target::Cgroup),
     // What captures, last: by now what it needs is in place.
     ("tacit_lookup", 36, Target::Netns),
     ("tacit_connect4", 10, Target::Cgroup),
@@ -94,8 +95,10 @@ pub(super) fn attach(ebpf: &Ebpf, cgroup: &Path, folder: &Path) -> Result<(), Lo
         })?;
         let pin = folder.join(name);
         let attached = match target {
-            Target::Cgroup => attach_one(fd.as_fd(), cgroup.as_fd(), attach_type, &pin),
-            Target::Netns => attach_one(fd.as_fd(), netns.as_fd(), attach_type, &pin),
+            Target::Cgroup => {
+                attach_one(fd.as_fd(), (&cgroup, TargetKind::Cgroup), attach_type, &pin)
+            }
+            Target::Netns => attach_one(fd.as_fd(), (&netns, TargetKind::Netns), attach_type, &pin),
             Target::CgroupMade => attach_tracepoint(fd.as_fd(), "cgroup_mkdir", &pin),
         };
         attached.map_err(|source| LoadError::Attach { name, source })?;
@@ -105,29 +108,46 @@ pub(super) fn attach(ebpf: &Ebpf, cgroup: &Path, folder: &Path) -> Result<(), Lo
 
 fn attach_one(
     program: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
+    (target, kind): (&File, TargetKind),
     attach_type: u32,
     pin: &Path,
 ) -> io::Result<()> {
+    let inode = target.metadata()?.ino();
     match bpf_link::open(pin) {
-        // A link whose cgroup or namespace is gone cannot be updated: make it anew.
-        Ok(link) if bpf_link::update(link.as_fd(), program).is_ok() => return Ok(()),
-        Ok(_) => fs::remove_file(pin)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let link = bpf_link::create(program, target, attach_type)?;
-    bpf_link::pin(link.as_fd(), pin)
-}
-
-/// The kernel cannot replace the program of such a link: the new one is there before the old goes.
-fn attach_tracepoint(program: BorrowedFd<'_>, name: &str, pin: &Path) -> io::Result<()> {
-    let link = bpf_link::create_tracepoint(program, name)?;
-    match fs::remove_file(pin) {
+        // A link whose cgroup or namespace is gone, or is not the one wanted now, is made anew.
+        Ok(link)
+            if bpf_link::target(link.as_fd(), kind).is_ok_and(|there| there == inode)
+                && bpf_link::update(link.as_fd(), program).is_ok() =>
+        {
+            return Ok(());
+        }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    bpf_link::pin(link.as_fd(), pin)
+    replace_pin(&bpf_link::create(program, target.as_fd(), attach_type)?, pin)
+}
+
+/// The kernel cannot replace the program of such a link.
+fn attach_tracepoint(program: BorrowedFd<'_>, name: &str, pin: &Path) -> io::Result<()> {
+    replace_pin(&bpf_link::create_tracepoint(program, name)?, pin)
+}
+
+/// The new link holds before the old one goes.
+fn replace_pin(link: &OwnedFd, pin: &Path) -> io::Result<()> {
+    // bpffs reserves names with a dot.
+    let mut beside = pin.as_os_str().to_owned();
+    beside.push("_new");
+    let beside = PathBuf::from(beside);
+    gone(fs::remove_file(&beside))?;
+    bpf_link::pin(link.as_fd(), &beside)?;
+    fs::rename(&beside, pin)
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// What is attached.

@@ -13,6 +13,8 @@ use crate::workload::{ClaimSource, ListenAddr, Listener, ListenerLookup, Process
 use super::kernel::{is_absent, is_present, locked};
 use super::{Kernel, convert};
 
+/// Index of the loopback interface.
+const LOOPBACK: u32 = 1;
 /// `BPF_F_LOCK`: whole, under the lock that the programs take too.
 const LOCKED: u64 = 4;
 /// `BPF_NOEXIST`: never write over what the programs know better.
@@ -29,8 +31,27 @@ pub struct KnownListener {
     pub scope: ScopeId,
     /// How many sockets listen there; 0 once none does any more.
     pub sockets: u32,
-    /// The facts come from a scan: the programs will not see its end.
-    pub scanned: bool,
+    /// The programs will not see its end.
+    pub unwatched: bool,
+}
+
+/// A listener that was found by looking.
+#[derive(Debug)]
+pub struct FoundListener<'a> {
+    /// Where.
+    pub addr: ListenAddr,
+    /// How many sockets listen there.
+    pub sockets: u32,
+    /// Interface that it is bound to, 0 for all.
+    pub ifindex: u32,
+    /// Who holds it.
+    pub holder: ProcessClaim,
+    /// Whether all who hold it are of one owner.
+    pub agree: bool,
+    /// The scope that it is in.
+    pub scope: ScopeId,
+    /// The socket itself.
+    pub socket: BorrowedFd<'a>,
 }
 
 impl Kernel {
@@ -72,51 +93,44 @@ impl Kernel {
                 addr: ListenAddr::new(convert::from_addr(key.ip, key.port)),
                 scope: ScopeId(entry.scope),
                 sockets: entry.sockets,
-                scanned: source(&entry) == ClaimSource::Scan,
+                unwatched: entry.flags & (listener_flags::SCANNED | listener_flags::UNWATCHED) != 0,
             })
             .collect()
     }
 
-    /// Writes down who holds a listener that no program saw begin. `holders` that disagree make it
-    /// ambiguous. What the programs have recorded of the socket itself is worth more than what was
-    /// found out since, and what they have in the table by now is left as it is.
-    pub fn adopt_listener(
-        &self,
-        (addr, sockets): (ListenAddr, u32),
-        (holder, scope): (&ProcessClaim, ScopeId),
-        agree: bool,
-        socket: BorrowedFd<'_>,
-    ) -> io::Result<()> {
-        let recorded = match locked(&self.sockets).get(&socket, 0) {
-            Ok(record) if record.owner.seen_ns != 0 && record.flags & flags::SCANNED == 0 => {
-                Some(record)
-            }
-            Ok(_) => None,
+    /// Writes down a listener that no program saw begin. What the programs have recorded of the
+    /// socket itself is worth more than what was found out since, if it names the same owner; what
+    /// they have in the table by now is left as it is.
+    pub fn adopt_listener(&self, found: &FoundListener<'_>) -> io::Result<()> {
+        let recorded = match locked(&self.sockets).get(&found.socket, 0) {
+            Ok(record) => Some(record).filter(|record| is_of(record, &found.holder)),
             Err(error) if is_absent(&error) => None,
             Err(error) => return Err(io::Error::other(error)),
         };
-        let scanned = Socket {
-            owner: convert::from_claim(holder),
+        let mut how = listener_flags::UNWATCHED;
+        how |= if recorded.is_some() { 0 } else { listener_flags::SCANNED };
+        how |= if found.agree { 0 } else { listener_flags::AMBIGUOUS };
+        how |= if found.ifindex > LOOPBACK { listener_flags::DEVICE_BOUND } else { 0 };
+        let mut record = recorded.unwrap_or(Socket {
+            owner: convert::from_claim(&found.holder),
             flags: flags::SCANNED | flags::CREATED,
             ..Socket::default()
-        };
-        let found = if recorded.is_some() { 0 } else { listener_flags::SCANNED };
-        let mut record = recorded.unwrap_or(scanned);
+        });
         record.flags |= flags::LISTENING;
-        record.scope = scope.0;
+        record.scope = found.scope.0;
         let entry = ebpf_abi::Listener {
             owner: record.owner,
-            scope: scope.0,
-            flags: found | if agree { 0 } else { listener_flags::AMBIGUOUS },
-            sockets,
+            scope: found.scope.0,
+            flags: how,
+            sockets: found.sockets,
             ..ebpf_abi::Listener::default()
         };
-        match locked(&self.listeners).insert(self.listen_key(addr.get()), entry, ONLY_NEW) {
+        match locked(&self.listeners).insert(self.listen_key(found.addr.get()), entry, ONLY_NEW) {
             Ok(()) => {}
             Err(error) if is_present(&error) => return Ok(()),
             Err(error) => return Err(io::Error::other(error)),
         }
-        locked(&self.sockets).insert(&socket, record, 0).map_err(io::Error::other)
+        locked(&self.sockets).insert(&found.socket, record, 0).map_err(io::Error::other)
     }
 
     /// Sets how many sockets listen on an address that the table has miscounted.
@@ -196,6 +210,15 @@ impl Kernel {
             padding: 0,
         }
     }
+}
+
+/// Whether the programs recorded the socket, and this holder as its owner.
+fn is_of(record: &Socket, holder: &ProcessClaim) -> bool {
+    let owner = convert::to_claim(&record.owner, ClaimSource::Kernel);
+    let known = owner.seen_ns != 0 && record.flags & flags::SCANNED == 0;
+    known
+        && (owner.uid, owner.gid, owner.real_uid, owner.real_gid, owner.cgroup, owner.exe)
+            == (holder.uid, holder.gid, holder.real_uid, holder.real_gid, holder.cgroup, holder.exe)
 }
 
 fn source(entry: &ebpf_abi::Listener) -> ClaimSource {

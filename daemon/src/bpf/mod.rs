@@ -18,5 +18,5 @@ pub use error::LoadError;
 pub use events::{Cause, Denied, EventStream, KernelCounters, KernelEvent, Observed};
 pub use kernel::{BEAT, Kernel, KernelSettings, ProxyPorts};
 pub use links::PinStatus;
-pub use listeners::KnownListener;
+pub use listeners::{FoundListener, KnownListener};
 pub use scopes::PlacedScope;

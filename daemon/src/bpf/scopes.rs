@@ -154,6 +154,8 @@ impl Kernel {
         match locked(&self.scopes).get(&id.0, 0) {
             Ok(scope) if id.0 != 0 && scope.mode == mode::STRICT => Mode::Strict,
             Ok(scope) if id.0 != 0 && scope.mode == mode::PERMISSIVE => Mode::Permissive,
+            // Closed: a scope that cannot be looked up may be strict.
+            Err(_) => Mode::Strict,
             _ => Mode::Observe,
         }
     }

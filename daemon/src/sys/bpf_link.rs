@@ -13,6 +13,7 @@ use std::path::Path;
 
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -53,6 +54,36 @@ pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     call(BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
+/// What a link of a cgroup or network namespace is attached to: the cgroup's id, or the namespace's
+/// inode. Of other links it means nothing.
+pub fn target(link: BorrowedFd<'_>, kind: TargetKind) -> io::Result<u64> {
+    // struct bpf_link_info: type, id, prog_id, padding; then, for a cgroup, u64 cgroup_id and
+    // u32 attach_type, for a namespace u32 netns_ino and u32 attach_type.
+    let mut info = Attr { words: [0; 32] };
+    let mut attr = Attr { words: [0; 32] };
+    let address = (&raw mut info).expose_provenance();
+    let address = u64::try_from(address).map_err(io::Error::other)?;
+    let (low, high) = halves(address);
+    let len = u32::try_from(size_of::<Attr>()).map_err(io::Error::other)?;
+    attr.words[..4].copy_from_slice(&[fd(link), len, low, high]);
+    call(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: written by the kernel through the address above; plain integers.
+    let info = unsafe { std::ptr::read_volatile(&raw const info) };
+    Ok(match kind {
+        TargetKind::Cgroup => u64::from(info.words[5]) << 32 | u64::from(info.words[4]),
+        TargetKind::Netns => info.words[4].into(),
+    })
+}
+
+/// What a link is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    /// A cgroup.
+    Cgroup,
+    /// A network namespace.
+    Netns,
+}
+
 /// Pins a link, program or map under bpffs.
 pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = c_path(path)?;
@@ -72,11 +103,16 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 #[expect(clippy::as_conversions, reason = "a pointer as the kernel wants it in the attribute")]
 fn with_path(name: &CString) -> Attr {
     let mut attr = Attr { words: [0; 32] };
-    let address = (name.as_ptr() as u64).to_ne_bytes();
-    let (low, high) = address.split_at(4);
-    attr.words[0] = u32::from_ne_bytes(low.try_into().unwrap_or_default());
-    attr.words[1] = u32::from_ne_bytes(high.try_into().unwrap_or_default());
+    (attr.words[0], attr.words[1]) = halves(name.as_ptr() as u64);
     attr
+}
+
+/// A 64-bit field as two words, as they lie in memory.
+fn halves(value: u64) -> (u32, u32) {
+    let bytes = value.to_ne_bytes();
+    let (low, high) = bytes.split_at(4);
+    let word = |half: &[u8]| u32::from_ne_bytes(half.try_into().unwrap_or_default());
+    (word(low), word(high))
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

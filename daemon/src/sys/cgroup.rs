@@ -117,6 +117,25 @@ impl Cgroups {
         Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect())
     }
 
+    /// The pids of the processes in a cgroup and in those below it. What is removed meanwhile has
+    /// none.
+    pub fn processes_below(&self, path: &str) -> io::Result<Vec<u32>> {
+        let (mut found, mut open) = (Vec::new(), vec![path.to_owned()]);
+        while let Some(path) = open.pop() {
+            let Ok(entries) = fs::read_dir(self.directory(&path)?) else { continue };
+            found.extend(self.processes(&path).unwrap_or_default());
+            for entry in entries.flatten() {
+                if let (true, Ok(name)) = (
+                    entry.file_type().is_ok_and(|kind| kind.is_dir()),
+                    entry.file_name().into_string(),
+                ) {
+                    open.push(format!("{}/{name}", path.trim_end_matches('/')));
+                }
+            }
+        }
+        Ok(found)
+    }
+
     fn paths(&self) -> std::sync::MutexGuard<'_, HashMap<CgroupId, Arc<str>>> {
         self.0.paths.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -46,11 +46,14 @@ pub enum Owner {
 
 /// Finds the holders of these socket inodes. Blocks: reads the descriptors of every process.
 pub fn holders(inodes: &BTreeSet<u64>) -> io::Result<Holders> {
+    let pid = |entry: fs::DirEntry| entry.file_name().to_str().and_then(|name| name.parse().ok());
+    Ok(holders_among(fs::read_dir("/proc")?.flatten().filter_map(pid), inodes))
+}
+
+/// As [`holders`], among these processes only.
+pub fn holders_among(pids: impl IntoIterator<Item = u32>, inodes: &BTreeSet<u64>) -> Holders {
     let mut found = Holders::default();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
+    for pid in pids {
         match held_by(pid, inodes) {
             Ok(held) => {
                 for (inode, fd) in held {
@@ -63,7 +66,7 @@ pub fn holders(inodes: &BTreeSet<u64>) -> io::Result<Holders> {
             Err(_) => found.unseen.push(pid),
         }
     }
-    Ok(found)
+    found
 }
 
 /// The facts about a process as they are now; `None` if it has exited or is a kernel thread.

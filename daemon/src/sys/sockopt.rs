@@ -70,6 +70,13 @@ pub fn limit_local_ports(socket: &impl AsFd, first: u16, last: u16) -> io::Resul
     })
 }
 
+/// A listening socket hands connections on when they are established, not only when data has come
+/// (`TCP_DEFER_ACCEPT` off).
+pub fn accept_at_once(socket: &impl AsFd) -> io::Result<()> {
+    let off: c_int = 0;
+    set(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &off)
+}
+
 /// Port of the other end of a connected TCP socket.
 ///
 /// # Errors

@@ -57,6 +57,15 @@ pub struct Scope {
 }
 
 impl Mode {
+    /// The more, the less is let through.
+    pub fn strictness(self) -> u8 {
+        match self {
+            Self::Observe => 0,
+            Self::Permissive => 1,
+            Self::Strict => 2,
+        }
+    }
+
     /// Stable label, as the configuration spells it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
-//! The listening TCP sockets of the daemon's network namespace, as the kernel lists them
+//! The TCP sockets of the daemon's network namespace, as the kernel lists them
 //! (`NETLINK_SOCK_DIAG`): also those that were there before the daemon. Who holds them is answered
-//! by [`crate::sys::sockets`].
+//! by [`crate::sys::sockets`]. A connection can be reset.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +13,14 @@ use netlink_packet_sock_diag::inet::{
 use netlink_packet_sock_diag::{AF_INET, AF_INET6, SOCK_DIAG_BY_FAMILY, SockDiagMessage};
 use nix::sys::socket::SockProtocol;
 
-use super::frame::dump;
+use super::frame::{change, dump};
 use crate::workload::{CgroupId, ListenAddr};
 
 /// `INET_DIAG_REQ_PROTOCOL` and `INET_DIAG_CGROUP_ID`, `include/uapi/linux/inet_diag.h`.
 const REQUEST_PROTOCOL: u16 = 3;
 const CGROUP_ID: u16 = 21;
+/// `include/uapi/linux/sock_diag.h`.
+const SOCK_DESTROY: u16 = 21;
 
 /// A listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,33 +70,121 @@ fn merge(sockets: &mut Vec<ListeningSocket>, mptcp: ListeningSocket) {
 }
 
 fn list(family: u8, protocol: i32) -> io::Result<Vec<ListeningSocket>> {
-    let answers = dump(SockProtocol::NetlinkSockDiag, Request::new(family, protocol))?;
+    let request = Request::all(family, protocol, StateFlags::LISTEN);
     let mptcp = protocol == libc::IPPROTO_MPTCP;
-    Ok(answers
-        .iter()
-        .filter_map(|answer| match answer {
-            SockDiagMessage::InetResponse(response) => Some(socket_in(response, mptcp)),
-            _ => None,
-        })
-        .collect())
+    Ok(answers(request)?.iter().map(|response| socket_in(response, mptcp)).collect())
 }
 
-/// Asks for all that listen. The crate's request has no attributes, and MPTCP needs one: its number
+fn answers(request: Request) -> io::Result<Vec<InetResponse>> {
+    let answers = dump(SockProtocol::NetlinkSockDiag, request)?;
+    let inet = answers.into_iter().filter_map(|answer| match answer {
+        SockDiagMessage::InetResponse(response) => Some(*response),
+        _ => None,
+    });
+    Ok(inet.collect())
+}
+
+/// A TCP connection of this host: one end of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// This end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Effective user that made the socket.
+    pub uid: u32,
+    /// The cgroup that the socket was made in.
+    pub cgroup: Option<CgroupId>,
+    family: u8,
+    id: SocketId,
+}
+
+impl Connection {
+    /// What tells it from every other socket of this host.
+    pub fn cookie(&self) -> u64 {
+        u64::from_ne_bytes(self.id.cookie)
+    }
+}
+
+/// Lists the connections of both families that can carry data. IPv4-mapped addresses are given as
+/// IPv4. Blocks.
+pub fn connections() -> io::Result<Vec<Connection>> {
+    let states = StateFlags::ESTABLISHED
+        | StateFlags::FIN_WAIT1
+        | StateFlags::FIN_WAIT2
+        | StateFlags::CLOSE_WAIT
+        | StateFlags::SYN_SENT;
+    let mut found = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        let listed = answers(Request::all(family, libc::IPPROTO_TCP, states.clone()))?;
+        found.extend(listed.iter().map(connection_in));
+    }
+    Ok(found)
+}
+
+/// Ends a connection: both ends see a reset, and what was not sent is dropped (`SOCK_DESTROY`,
+/// Linux 4.5, `CONFIG_INET_DIAG_DESTROY`).
+///
+/// # Errors
+/// `NotFound` if it has ended by itself; `Unsupported` if the kernel cannot.
+pub fn reset(connection: &Connection) -> io::Result<()> {
+    change(SockProtocol::NetlinkSockDiag, Request::destroy(connection.family, &connection.id))
+}
+
+/// As [`reset`], by its ends: whichever socket of this namespace has them now.
+///
+/// # Errors
+/// As [`reset`].
+pub fn reset_between(local: SocketAddr, remote: SocketAddr) -> io::Result<()> {
+    let (family, mut id) = match local {
+        SocketAddr::V4(_) => (AF_INET, SocketId::new_v4()),
+        SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
+    };
+    id.source_address = local.ip();
+    id.source_port = local.port();
+    id.destination_address = remote.ip();
+    id.destination_port = remote.port();
+    // INET_DIAG_NOCOOKIE, `include/uapi/linux/inet_diag.h`.
+    id.cookie = [u8::MAX; 8];
+    change(SockProtocol::NetlinkSockDiag, Request::destroy(family, &id))
+}
+
+fn connection_in(response: &InetResponse) -> Connection {
+    let id = response.header.socket_id.clone();
+    let canonical = |ip: std::net::IpAddr, port| SocketAddr::new(ip.to_canonical(), port);
+    let cgroup = response.nlas.iter().find_map(|attribute| match attribute {
+        Nla::Other(other) if other.kind() == CGROUP_ID => cgroup_in(other),
+        _ => None,
+    });
+    Connection {
+        local: canonical(id.source_address, id.source_port),
+        remote: canonical(id.destination_address, id.destination_port),
+        uid: response.header.uid,
+        cgroup,
+        family: response.header.family,
+        id,
+    }
+}
+
+/// A question about sockets. The crate's request has no attributes, and MPTCP needs one: its number
 /// does not fit the field.
 struct Request {
+    kind: u16,
     head: InetRequest,
     protocol: Option<DefaultNla>,
 }
 
 impl Request {
-    fn new(family: u8, protocol: i32) -> Self {
+    /// For all sockets in these states.
+    fn all(family: u8, protocol: i32, states: StateFlags) -> Self {
         let short = u8::try_from(protocol).ok();
         Self {
+            kind: SOCK_DIAG_BY_FAMILY,
             head: InetRequest {
                 family,
                 protocol: short.unwrap_or(u8::MAX),
                 extensions: ExtensionFlags::empty(),
-                states: StateFlags::LISTEN,
+                states,
                 socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
             },
             protocol: short
@@ -102,11 +192,27 @@ impl Request {
                 .then(|| DefaultNla::new(REQUEST_PROTOCOL, protocol.to_ne_bytes().to_vec())),
         }
     }
+
+    /// To end this one.
+    fn destroy(family: u8, id: &SocketId) -> Self {
+        let protocol = u8::try_from(libc::IPPROTO_TCP).unwrap_or_default();
+        Self {
+            kind: SOCK_DESTROY,
+            head: InetRequest {
+                family,
+                protocol,
+                extensions: ExtensionFlags::empty(),
+                states: StateFlags::all(),
+                socket_id: id.clone(),
+            },
+            protocol: None,
+        }
+    }
 }
 
 impl NetlinkSerializable for Request {
     fn message_type(&self) -> u16 {
-        SOCK_DIAG_BY_FAMILY
+        self.kind
     }
 
     fn buffer_len(&self) -> usize {
@@ -153,7 +259,8 @@ fn cgroup_in(attribute: &DefaultNla) -> Option<CgroupId> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::io::Read;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
     use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
 
@@ -214,10 +321,34 @@ mod tests {
         assert!(matches!(found[..], [one] if one.mptcp), "{found:?}");
     }
 
+    #[test]
+    fn privileged_a_connection_is_listed_and_reset() {
+        assert!(nix::unistd::geteuid().is_root(), "needs root: run it by `cargo xtask test`");
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let listener = TcpListener::bind((ip, 0)).unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let mut server = listener.accept().unwrap().0;
+            let own = client.local_addr().unwrap();
+            let found = |at| connections().unwrap().into_iter().find(|one| one.local == at);
+            let listed = found(own).unwrap();
+            assert_eq!(listed.remote, listener.local_addr().unwrap());
+            assert!(listed.cgroup.is_some());
+            reset(&listed).unwrap();
+            assert!(client.read(&mut [0]).is_err());
+            assert_eq!(server.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(reset(&listed).unwrap_err().kind(), io::ErrorKind::NotFound);
+            let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (own, peer) = (other.local_addr().unwrap(), other.peer_addr().unwrap());
+            reset_between(own, peer).unwrap();
+            assert!(reset_between(own, peer).is_err());
+        }
+    }
+
     fn parse(message: &[u8], mptcp: bool) {
         let message = SockDiagMessage::parse_with_param(message, SOCK_DIAG_BY_FAMILY);
         if let Ok(SockDiagMessage::InetResponse(response)) = message {
             socket_in(&response, mptcp);
+            connection_in(&response);
         }
     }
 

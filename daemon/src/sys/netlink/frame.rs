@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use nix::sys::socket::{
@@ -42,6 +42,31 @@ pub(super) fn dump<A: NetlinkDeserializable>(
         }
     }
     Err(io::ErrorKind::Interrupted.into())
+}
+
+/// Sends a request that changes something, and waits until the kernel has done it.
+///
+/// # Errors
+/// What the kernel answered.
+pub(super) fn change(protocol: SockProtocol, request: impl NetlinkSerializable) -> io::Result<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
+    send(socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+    let len = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_TRUNC)?;
+    let answer = bytes.get(..len.min(bytes.len())).unwrap_or_default();
+    // An acknowledgement is an error of number 0, in the first word behind the header.
+    let number = answer.get(16..20).and_then(|word| word.try_into().ok()).map(i32::from_ne_bytes);
+    match number {
+        Some(0) => Ok(()),
+        Some(number) => Err(io::Error::from_raw_os_error(number.saturating_neg())),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// `None` if the table changed meanwhile.
