@@ -13,7 +13,9 @@ use aya_ebpf::bindings::{
     BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK,
     BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops,
 };
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_setsockopt, bpf_sock_ops_cb_flags_set,
+};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use ebpf_abi::{
@@ -26,6 +28,8 @@ use crate::{acting, address, bypass, listeners, maps};
 const GO_ON: u32 = 1;
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
+const SOL_TCP: i32 = 6;
+const TCP_SYNCNT: i32 = 7;
 
 /// The ends of the connection, as the socket at hand sees them.
 struct Pair {
@@ -170,9 +174,19 @@ fn connecting(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
                 remote_port: socket.dst_port,
                 protocol: IPPROTO_TCP,
             };
+            give_up_soon(ops);
             report::denied(Counter::MapFull, Some(&socket.owner), socket.scope, &ends);
         }
     }
+}
+
+/// connect() is to fail in seconds, not in minutes: its SYN will not be answered.
+#[inline(always)]
+fn give_up_soon(ops: *mut bpf_sock_ops) {
+    let mut retries = 1_i32;
+    let value = ptr::from_mut(&mut retries).cast();
+    // SAFETY: the helper takes the context and a buffer of the given size.
+    unsafe { bpf_setsockopt(ops.cast(), SOL_TCP, TCP_SYNCNT, value, 4) };
 }
 
 /// A listener of this host has accepted.

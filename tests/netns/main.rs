@@ -8,6 +8,7 @@ mod attribution;
 mod denials;
 mod expiry;
 mod families;
+mod full;
 mod listeners;
 mod observed;
 mod one_host;
