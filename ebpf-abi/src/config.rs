@@ -11,6 +11,8 @@ pub struct TaskOffsets {
     pub start_boottime: u32,
     /// `task_struct.cred`
     pub cred: u32,
+    /// `task_struct.real_cred`
+    pub real_cred: u32,
     /// `task_struct.mm`
     pub mm: u32,
     /// `task_struct.self_exec_id`
@@ -71,8 +73,6 @@ pub struct Config {
     pub observe_unscoped: u32,
     /// Where to find who is acting.
     pub offsets: TaskOffsets,
-    /// Zero.
-    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 40 + 8 + 4 + 72 + 4);
+const _: () = assert!(size_of::<Config>() == 40 + 8 + 4 + 76);

@@ -34,6 +34,8 @@ pub enum Counter {
     FailedOpen = 13,
     /// Denied: the socket is bound to a device that does not lead to the destination.
     BoundDevice = 14,
+    /// Denied: the thread acts with credentials that are not its process's own.
+    BorrowedCredentials = 15,
 }
 
 impl Counter {
@@ -44,10 +46,10 @@ impl Counter {
     }
 
     /// Number of counters.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 16;
 
     /// Every counter with its stable label.
-    pub const ALL: [(Self, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::Redirected, "redirected"),
         (Self::Steered, "steered"),
         (Self::Observed, "observed"),
@@ -63,5 +65,6 @@ impl Counter {
         (Self::EventsLost, "events_lost"),
         (Self::FailedOpen, "failed_open"),
         (Self::BoundDevice, "bound_device"),
+        (Self::BorrowedCredentials, "borrowed_credentials"),
     ];
 }

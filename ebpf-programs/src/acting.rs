@@ -52,6 +52,16 @@ pub fn users(offsets: &TaskOffsets) -> (u32, u32) {
     (field(cred, offsets.cred_uid), field(cred, offsets.cred_euid))
 }
 
+/// Whether the thread acts with other credentials than its own: a personality of `io_uring`, which
+/// whoever holds the ring can use. Then its users say nothing about who acts.
+#[inline(always)]
+pub fn borrows(offsets: &TaskOffsets) -> bool {
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let (cred, own): (u64, u64) = (field(task, offsets.cred), field(task, offsets.real_cred));
+    cred != own
+}
+
 /// Writes all the facts about the current thread's process into `to`.
 #[inline(always)]
 pub fn record(to: &mut Process, offsets: &TaskOffsets, netns: u64) {

@@ -14,6 +14,7 @@ use ebpf_abi::{Config, Counter, flags, mode};
 use crate::{acting, bypass, maps, scope};
 
 const ALLOW: i32 = 1;
+const DENY: i32 = 0;
 const SOCK_STREAM: u32 = 1;
 
 #[cgroup_sock(sock_create)]
@@ -51,7 +52,14 @@ fn bound(sk: *mut bpf_sock) -> i32 {
     if unsafe { (*sk).type_ } != SOCK_STREAM || bypass::is_daemon(config) {
         return ALLOW;
     }
-    own(config, sk, scope::of_current(config));
+    let scope_id = scope::of_current(config);
+    if scope_id != 0 && scope::mode_of(scope_id) != mode::OBSERVE && acting::borrows(&config.offsets)
+    {
+        // EPERM from bind(): a listener is who bound it.
+        maps::count(Counter::BorrowedCredentials);
+        return DENY;
+    }
+    own(config, sk, scope_id);
     ALLOW
 }
 

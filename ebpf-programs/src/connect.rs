@@ -171,6 +171,9 @@ impl Reach<'_> {
             // There is no listener of ours in that namespace: nowhere to send it.
             return self.refuse_if_strict(call, mode, Counter::ForeignNetns);
         }
+        if acting::borrows(&self.config.offsets) {
+            return self.refuse_if_strict(call, mode, Counter::BorrowedCredentials);
+        }
         if address::is_link_local(&call.dst) {
             // The interface is in sin6_scope_id, which no hook is shown.
             return self.refuse_if_strict(call, mode, Counter::LinkLocal);

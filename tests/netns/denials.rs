@@ -355,3 +355,19 @@ fn proxy_dialled() -> Result<()> {
         Ok(())
     })
 }
+
+/// Root's credentials, kept in a ring, in the hands of a process that is root no more.
+#[test]
+fn borrowed_credentials() -> Result<()> {
+    let rules = Rules::client_calls_server().also("client", &["unix:uid:0"]);
+    Lab::check(&rules, |lab| {
+        let echo = lab.echo(7000)?;
+        let root = lab.a.pod(Group::Strict, 0);
+        root.must(probe()?, &["talk", &to(lab), "--how", "io-uring"])?;
+        let said = root.run(probe()?, &["talk", &to(lab), "--how", "personality"])?;
+        ensure!(said.stdout.contains("not_permitted"), "{said:?}");
+        lab.a.audit().expect_denied("outbound", "borrowed_credentials")?;
+        ensure!(echo.said().matches("accept=").count() == 1, "the server saw: {}", echo.said());
+        Ok(())
+    })
+}

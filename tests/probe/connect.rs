@@ -27,6 +27,8 @@ pub(crate) enum How {
     FastOpenConnect,
     /// Through `io_uring`.
     IoUring,
+    /// Through `io_uring` with the credentials that the process had before it became nobody's.
+    Personality,
     /// An MPTCP socket.
     Mptcp,
     /// Connect, dissolve with `AF_UNSPEC`, connect again.
@@ -53,7 +55,8 @@ pub(crate) fn open(wish: &Wish) -> Result<TcpStream> {
             set_fast_open_connect(&socket)?;
             socket.connect(&address).context("connect")?;
         }
-        How::IoUring => through_io_uring(&socket, &address)?,
+        How::IoUring => through_io_uring(&socket, &address, false)?,
+        How::Personality => through_io_uring(&socket, &address, true)?,
         How::Unspec => {
             socket.connect(&address).context("first connect")?;
             dissolve(&socket)?;
@@ -127,12 +130,18 @@ fn set_fast_open_connect(socket: &Socket) -> Result<()> {
     Ok(())
 }
 
-fn through_io_uring(socket: &Socket, address: &SockAddr) -> Result<()> {
+fn through_io_uring(socket: &Socket, address: &SockAddr, borrowed: bool) -> Result<()> {
     use io_uring::{IoUring, opcode, types};
     let mut ring = IoUring::new(2).context("io_uring_setup")?;
-    let connect =
+    let mut connect =
         opcode::Connect::new(types::Fd(socket.as_raw_fd()), address.as_ptr().cast(), address.len())
             .build();
+    if borrowed {
+        let before = ring.submitter().register_personality().context("register personality")?;
+        let nobody = nix::unistd::Uid::from_raw(65_534);
+        nix::unistd::setresuid(nobody, nobody, nobody).context("setresuid")?;
+        connect = connect.personality(before);
+    }
     // SAFETY: `address` outlives the submission, which is waited for below.
     unsafe { ring.submission().push(&connect) }.context("submission queue")?;
     ring.submit_and_wait(1).context("io_uring_enter")?;

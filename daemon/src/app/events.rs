@@ -224,6 +224,7 @@ fn reason(cause: Cause) -> DenyReason {
         Cause::ForeignSocket => DenyReason::ForeignSocket,
         Cause::LinkLocal => DenyReason::LinkLocal,
         Cause::BoundDevice => DenyReason::BoundDevice,
+        Cause::BorrowedCredentials => DenyReason::BorrowedCredentials,
     }
 }
 

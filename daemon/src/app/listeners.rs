@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::bpf::{FoundListener, Kernel, KnownListener};
 use crate::metrics::Metrics;
@@ -58,7 +58,13 @@ pub(super) struct ListenerTable {
     scanned: HashSet<u64>,
     /// Cookies of the sockets that listened when an entry whose end no program sees was first met.
     unwatched: HashMap<ListenAddr, HashSet<u64>>,
+    /// Entries were deleted in the last look. Who began to listen there in the same moment has lost
+    /// his, and is found by another look at once.
+    deleted: bool,
 }
+
+/// From a look in which entries were deleted to the next.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl ListenerTable {
     pub(super) fn new(
@@ -76,6 +82,7 @@ impl ListenerTable {
             doubtful: HashMap::new(),
             scanned: HashSet::new(),
             unwatched: HashMap::new(),
+            deleted: false,
         }
     }
 
@@ -119,6 +126,10 @@ impl ListenerTable {
                 whole = Instant::now();
             }
             self = self.look(reach).await;
+            if self.deleted {
+                sleep(LOOK_AGAIN).await;
+                self = self.look(Reach::Scoped).await;
+            }
             reach = Reach::Scoped;
         }
     }
@@ -148,6 +159,7 @@ impl ListenerTable {
 
     /// Blocks. Gives how many listeners were attributed.
     fn hold_against_kernel(&mut self, reach: Reach) -> io::Result<usize> {
+        self.deleted = false;
         // The table first: what begins to listen in between is missing there, never thought gone.
         let known = self.kernel.listeners();
         let listening = diag::listening()?;
@@ -180,8 +192,7 @@ impl ListenerTable {
             let meant = self.unwatched.entry(entry.addr).or_insert_with(|| cookies.clone());
             if meant.is_disjoint(cookies) {
                 // Others listen there now, or nobody does.
-                self.kernel.forget_listener(entry.addr);
-                return false;
+                return self.forget(entry.addr);
             }
         }
         let there = u32::try_from(cookies.len()).unwrap_or(u32::MAX);
@@ -200,13 +211,18 @@ impl ListenerTable {
             tracing::warn!(address = %entry.addr, counted = entry.sockets, there, "corrected");
         }
         if entry.sockets == 0 || there == 0 {
-            self.kernel.forget_listener(entry.addr);
-            return false;
+            return self.forget(entry.addr);
         }
         if let Err(error) = self.kernel.correct_listener(entry.addr, there) {
             tracing::error!(address = %entry.addr, %error, "listeners stay miscounted");
         }
         true
+    }
+
+    fn forget(&mut self, addr: ListenAddr) -> bool {
+        self.kernel.forget_listener(addr);
+        self.deleted = true;
+        false
     }
 
     /// Whether the holders of an unknown socket are to be looked for.

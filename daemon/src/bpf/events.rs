@@ -35,6 +35,8 @@ pub enum Cause {
     LinkLocal,
     /// The socket is bound to a device that does not lead to the destination.
     BoundDevice,
+    /// Credentials that are not the process's own.
+    BorrowedCredentials,
 }
 
 /// A program denied something by itself.
@@ -190,6 +192,7 @@ fn cause(counter: u32) -> Option<(Cause, Option<bool>)> {
         C::ForeignSocket => (Cause::ForeignSocket, Some(true)),
         C::LinkLocal => (Cause::LinkLocal, None),
         C::BoundDevice => (Cause::BoundDevice, None),
+        C::BorrowedCredentials => (Cause::BorrowedCredentials, Some(true)),
         C::Redirected | C::Steered | C::Observed | C::EventsLost | C::FailedOpen => return None,
     })
 }

@@ -17,6 +17,7 @@ pub(super) fn read() -> Result<TaskOffsets, LoadError> {
         group_leader: at("task_struct.group_leader", "task_struct", "group_leader")?,
         start_boottime: at("task_struct.start_boottime", "task_struct", "start_boottime")?,
         cred: at("task_struct.cred", "task_struct", "cred")?,
+        real_cred: at("task_struct.real_cred", "task_struct", "real_cred")?,
         mm: at("task_struct.mm", "task_struct", "mm")?,
         self_exec_id: at("task_struct.self_exec_id", "task_struct", "self_exec_id")?,
         cred_uid: at("cred.uid", "cred", "uid")?,

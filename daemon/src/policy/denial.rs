@@ -63,11 +63,13 @@ pub enum DenyReason {
     LinkLocal,
     /// The socket is bound to a device that does not lead to the destination.
     BoundDevice,
+    /// The thread acted with credentials that are not its process's own (an `io_uring` personality).
+    BorrowedCredentials,
 }
 
 impl DenyReason {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::UnknownFlow,
         Self::ProxyDialled,
         Self::NoListener,
@@ -98,6 +100,7 @@ impl DenyReason {
         Self::ForeignSocket,
         Self::LinkLocal,
         Self::BoundDevice,
+        Self::BorrowedCredentials,
     ];
 
     /// Stable label.
@@ -133,6 +136,7 @@ impl DenyReason {
             Self::ForeignSocket => "foreign_socket",
             Self::LinkLocal => "link_local",
             Self::BoundDevice => "bound_device",
+            Self::BorrowedCredentials => "borrowed_credentials",
         }
     }
 }
