@@ -33,6 +33,7 @@ pub struct Rules {
     proxy: String,
     attest: String,
     strict: String,
+    log_in: String,
     attached: Attached,
 }
 
@@ -55,6 +56,7 @@ impl Rules {
             proxy: String::new(),
             attest: String::new(),
             strict: String::new(),
+            log_in: String::new(),
             attached: Attached::Node,
         }
     }
@@ -135,6 +137,13 @@ impl Rules {
         self
     }
 
+    /// Has the audit log in this directory below the node's own.
+    #[must_use]
+    pub fn log_in(mut self, folder: &str) -> Self {
+        self.log_in = format!("{folder}/");
+        self
+    }
+
     /// Adds a line to `[proxy]`.
     #[must_use]
     pub fn proxy(mut self, line: &str) -> Self {
@@ -189,13 +198,14 @@ impl Rules {
              [issuer]\nkind = \"embedded\"\n{issuer}\n\
              [attest]\n{attest}\n\
              [proxy]\n{proxy}\n\
-             [audit]\npath = \"{dir}/audit.jsonl\"\n{audit}\n\
+             [audit]\npath = \"{dir}/{log_in}audit.jsonl\"\n{audit}\n\
              [admin]\nsocket = \"{dir}/run/admin.sock\"\nmetrics_listen = \"127.0.0.1:9464\"\n\n\
              [log]\nlevel = \"debug\"\n\n",
             issuer = self.issuer,
             attest = self.attest,
             proxy = self.proxy,
             audit = self.audit,
+            log_in = self.log_in,
         );
         for (mode, more) in [("strict", self.strict.as_str()), ("permissive", ""), ("observe", "")]
         {

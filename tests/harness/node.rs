@@ -220,6 +220,25 @@ impl Node {
         *daemon = None;
     }
 
+    /// Asks the daemon to stop and does not wait for it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    /// Whether the daemon that was started has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let mut daemon = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        daemon.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
+    }
+
+    /// What the daemon has said.
+    pub fn said(&self) -> String {
+        tail(&self.log(), 1000)
+    }
+
     /// Holds the daemon still: what happens now, it sees only later.
     ///
     /// # Errors

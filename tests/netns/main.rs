@@ -9,6 +9,7 @@ mod denials;
 mod expiry;
 mod families;
 mod full;
+mod full_disk;
 mod listeners;
 mod observed;
 mod one_host;

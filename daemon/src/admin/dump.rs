@@ -72,7 +72,7 @@ pub struct ConnectionCounts {
 pub struct AuditDump {
     /// The file.
     pub path: String,
-    /// Why it cannot be written, if it cannot.
+    /// Why it cannot be written or rotated, if it cannot.
     pub problem: Option<String>,
     /// Records that wait.
     pub queued: usize,

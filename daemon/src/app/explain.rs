@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admin::dump::{DecisionDump, ExplainDump, IdentityDump, ProcessDump};
 use crate::admin::{ExplainTarget, FlowSource, Refused};
@@ -18,6 +19,9 @@ use crate::workload::{
 };
 
 use super::snapshots::{Daemon, scope_dump};
+
+/// How long a question waits for records that are on their way to the log.
+const FLUSH: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Explains whatever was asked about.
@@ -128,7 +132,7 @@ impl Daemon {
     /// The last record of a connection in the log.
     async fn closed_record(&self, query: Query) -> Result<Option<Record>, Refused> {
         let path = self.reload.config().borrow().audit.path.clone();
-        self.audit.flush().await;
+        let is_whole = self.audit.flush(FLUSH).await;
         let search = move || {
             let mut last = None;
             log::lines(&path, &query, |_line, record| {
@@ -137,10 +141,16 @@ impl Daemon {
             })
             .map(|_follow| last)
         };
-        tokio::task::spawn_blocking(search)
+        let found = tokio::task::spawn_blocking(search)
             .await
             .map_err(|error| Refused::Failed(error.to_string()))?
-            .map_err(|error| Refused::Failed(format!("the log cannot be read: {error}")))
+            .map_err(|error| Refused::Failed(format!("the log cannot be read: {error}")))?;
+        match (found, is_whole) {
+            (None, false) => Err(Refused::Failed(
+                "it is not in the log, which takes no records now: see `tacit status`".to_owned(),
+            )),
+            (found, _) => Ok(found),
+        }
     }
 
     async fn explain_flow(

@@ -201,11 +201,11 @@ async fn serve(
         netns: own_netns,
     });
     base.serve(&mut started.last, daemon);
-    audit.daemon("started", Some(format!("tacit {}", env!("CARGO_PKG_VERSION"))));
     tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
     until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;
-    audit.daemon("stopped", None);
-    audit.flush().await;
+    if !audit.flush(LAST_RECORDS).await {
+        tracing::warn!("the audit log takes no records; they are tried once more, then lost");
+    }
     started.last.drain(LAST_RECORDS).await;
     Ok(())
 }

@@ -58,7 +58,7 @@ pub struct AuditSettings {
 /// How the log fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditHealth {
-    /// Why it cannot be written, if it cannot.
+    /// Why it cannot be written or rotated, if it cannot.
     pub problem: Option<String>,
     /// Records that wait.
     pub queued: usize,
@@ -80,6 +80,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     /// Why the log cannot be written, if it cannot.
     pub(super) problem: ArcSwapOption<String>,
+    /// Why the log cannot be rotated, if it cannot.
+    pub(super) unrotated: ArcSwapOption<String>,
     /// Lost, and not yet told of in the log.
     pub(super) untold: AtomicU64,
     lost: AtomicU64,
@@ -120,6 +122,7 @@ impl Audit {
             live: Live::new(format!("{run:x}")),
             metrics,
             problem: ArcSwapOption::empty(),
+            unrotated: ArcSwapOption::empty(),
             untold: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             queue: sender,
@@ -159,22 +162,23 @@ impl Audit {
     /// How the log fares.
     pub fn health(&self) -> AuditHealth {
         let queue = self.0.queue.max_capacity();
+        let problem = self.0.problem.load_full().or_else(|| self.0.unrotated.load_full());
         AuditHealth {
-            problem: self.0.problem.load().as_deref().cloned(),
+            problem: problem.as_deref().cloned(),
             queued: queue - self.0.queue.capacity(),
             queue,
             lost: self.0.lost.load(Ordering::Relaxed),
         }
     }
 
-    /// Waits until everything handed over so far is on the disk. Returns at once if the writer
-    /// has ended.
-    pub async fn flush(&self) {
-        let (done, wait) = oneshot::channel();
-        if self.0.queue.send(Entry::Flush(done)).await.is_ok() {
-            // An error means that the writer has ended, and it flushes before it does.
-            let _ended = wait.await.is_err();
-        }
+    /// Waits until everything handed over so far is on the disk, at most so long. Says whether it
+    /// is: a disk that takes nothing would be waited for without end.
+    pub async fn flush(&self, patience: Duration) -> bool {
+        let flushed = async {
+            let (done, wait) = oneshot::channel();
+            self.0.queue.send(Entry::Flush(done)).await.is_ok() && wait.await.is_ok()
+        };
+        tokio::time::timeout(patience, flushed).await.unwrap_or(false)
     }
 
     /// Waits for room for one record, where that is the policy.

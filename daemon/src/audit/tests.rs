@@ -31,6 +31,9 @@ fn settings(dir: &std::path::Path) -> AuditSettings {
     }
 }
 
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn clock() -> Clock {
     Clock {
         now: || SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
@@ -202,7 +205,7 @@ async fn what_finds_no_room_is_counted_and_told_of() {
     let mut tasks = Tasks::new();
     let stop = tasks.stop();
     tasks.spawn("audit", writer.run(stop));
-    audit.flush().await;
+    assert!(audit.flush(PATIENCE).await);
     let (_dir, records) = Lab { dir, audit, tasks }.stop().await;
     assert_eq!(of(&records, Event::Close).len(), 4);
     assert_eq!(of(&records, Event::Lost).iter().filter_map(|r| r.lost).sum::<u64>(), 6);
@@ -231,7 +234,7 @@ async fn a_log_that_cannot_be_written_is_reported_and_catches_up() {
     // /dev/full takes nothing: every write fails as on a full disk.
     let lab = Lab::start(tempfile::tempdir().unwrap(), |_| {});
     let path = settings(lab.dir.path()).path;
-    lab.audit.flush().await;
+    assert!(lab.audit.flush(PATIENCE).await);
     let aside = path.with_extension("aside");
     std::fs::rename(&path, &aside).unwrap();
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
@@ -246,8 +249,93 @@ async fn a_log_that_cannot_be_written_is_reported_and_catches_up() {
     assert!(lab.audit.health().problem.is_some());
     std::fs::remove_file(&path).unwrap();
     std::fs::rename(&aside, &path).unwrap();
-    lab.audit.flush().await;
+    assert!(lab.audit.flush(PATIENCE).await);
     assert_eq!(lab.audit.health().problem, None);
     let (_dir, records) = lab.stop().await;
     assert_eq!(of(&records, Event::Close).len(), 1);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_rotated_grows_on_and_says_so() {
+    let lab = Lab::start(tempfile::tempdir().unwrap(), |settings| {
+        (settings.rotate_bytes, settings.keep) = (2000, 1);
+    });
+    // No file can be given the name of a directory.
+    let taken = lab.dir.path().join("audit.log.1");
+    std::fs::create_dir(&taken).unwrap();
+    for _ in 0..20 {
+        lab.audit.connection(Direction::Inbound).close(Outcome::Completed).await;
+        assert!(lab.audit.flush(PATIENCE).await, "whoever waits is answered: the record is there");
+    }
+    let told = std::fs::read_to_string(settings(lab.dir.path()).path).unwrap();
+    assert_eq!(told.matches("\"close\"").count(), 20);
+    let health = lab.audit.health();
+    assert!(health.problem.unwrap().contains("cannot be rotated"), "and people are told");
+    std::fs::remove_dir(&taken).unwrap();
+    for _ in 0..200 {
+        if taken.exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(taken.is_file(), "it is tried again");
+    let (_dir, records) = lab.stop().await;
+    assert_eq!(of(&records, Event::Close).len(), 20);
+}
+
+/// A file system of its own, of 64 KiB, for as long as this lives. Needs root.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=64k", "tacit-test"]).arg(disk.0.path());
+        assert!(mount.status().unwrap().success(), "needs root: it mounts a file system");
+        disk
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a failed test leaves a writer with the log open.
+        let unmount = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmount.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[tokio::test]
+async fn privileged_a_full_disk_holds_nobody_up_at_the_end() {
+    let disk = SmallDisk::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    settings.path = disk.0.path().join("audit.log");
+    settings.queue = 4;
+    let (audit, writer) = Audit::open(&settings, clock(), Arc::new(metrics())).unwrap();
+    std::fs::write(disk.0.path().join("ballast"), vec![0; 256 << 10]).unwrap_err();
+    let mut tasks = Tasks::new();
+    let stop = tasks.stop();
+    tasks.spawn("audit", writer.run(stop));
+    let mut crowd = Tasks::new();
+    for _ in 0..64 {
+        let audit = audit.clone();
+        crowd.spawn("connection", async move {
+            let record = audit.connection(Direction::Outbound);
+            record.detail(&"x".repeat(1000));
+            record.close(Outcome::Completed).await;
+        });
+    }
+    let began = std::time::Instant::now();
+    for _ in 0..500 {
+        if audit.health().problem.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(audit.health().problem.unwrap().contains("cannot be written"));
+    assert!(!audit.flush(Duration::from_millis(500)).await, "the disk is full");
+    assert!(crowd.drain(Duration::from_millis(200)).await > 0, "nobody waited");
+    assert_eq!(tasks.drain(Duration::from_secs(5)).await, 0, "the writer ends by itself");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(audit.health().lost >= 32, "what was not written is counted: {:?}", audit.health());
 }

@@ -22,6 +22,9 @@ const BATCH: usize = 256;
 /// Lines are signed at the latest after this long, however few; chosen.
 const SIGN_AFTER: Duration = Duration::from_mins(1);
 
+/// Pause after the log could not be rotated; chosen: a rotation forces the log to the disk.
+const ROTATE_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often a stopping daemon tries to write its last records, and the pause between.
 const LAST_TRIES: u32 = 5;
 const LAST_PAUSE: Duration = Duration::from_millis(100);
@@ -41,11 +44,14 @@ pub struct Writer {
     sync_every: Duration,
     synced: Instant,
     signed: Instant,
+    /// When the log could not be rotated last.
+    unrotated: Option<Instant>,
 }
 
 /// What is to be done to the log in one go, off the runtime's threads.
 struct Job {
     records: Vec<Record>,
+    rotate: bool,
     sign: bool,
     sync: bool,
     time: String,
@@ -55,7 +61,8 @@ struct Job {
 struct JobDone {
     job: Job,
     wrote: u64,
-    rotated: bool,
+    /// Whether a new file was begun. Its failure is told apart: what was written is written.
+    rotation: std::io::Result<bool>,
     result: std::io::Result<()>,
 }
 
@@ -77,6 +84,7 @@ impl Writer {
             sync_every: settings.sync_every,
             synced: now,
             signed: now,
+            unrotated: None,
         }
     }
 
@@ -132,7 +140,8 @@ impl Writer {
             return self.give_up();
         };
         let time = time::format((self.shared.clock.now)());
-        let job = Job { records: std::mem::take(&mut self.pending), sign, sync, time };
+        let rotate = self.unrotated.is_none_or(|at| now.duration_since(at) >= ROTATE_AGAIN);
+        let job = Job { records: std::mem::take(&mut self.pending), rotate, sign, sync, time };
         let Ok((log, mut done)) = spawn_blocking(move || perform(log, job)).await else {
             return self.give_up();
         };
@@ -143,15 +152,20 @@ impl Writer {
             Ok(()) => self.succeeded(&done.job, now),
             Err(error) => self.failed(&error),
         }
-        if done.rotated {
+        match done.rotation {
             // A new file begins with what is open: see `log::recover`.
-            self.pending.extend(self.shared.live.announced(now));
+            Ok(true) => self.pending.extend(self.shared.live.announced(now)),
+            Ok(false) => {}
+            Err(error) => self.not_rotated(&error, now),
         }
     }
 
     fn succeeded(&mut self, job: &Job, now: Instant) {
         if self.shared.problem.swap(None).is_some() {
             tracing::info!("the audit log can be written again");
+        }
+        if job.rotate && self.unrotated.take().is_some() {
+            self.shared.unrotated.store(None);
         }
         if job.sign {
             self.signed = now;
@@ -167,9 +181,18 @@ impl Writer {
 
     fn failed(&mut self, error: &std::io::Error) {
         self.shared.metrics.audit_failed();
-        let problem = Some(Arc::new(error.to_string()));
+        let problem = Some(Arc::new(format!("it cannot be written: {error}")));
         if self.shared.problem.swap(problem).is_none() {
             tracing::error!(%error, "the audit log cannot be written; records are kept and tried again");
+        }
+    }
+
+    /// Nothing is lost by it: the file grows on.
+    fn not_rotated(&mut self, error: &std::io::Error, now: Instant) {
+        self.unrotated = Some(now);
+        let problem = Some(Arc::new(format!("it cannot be rotated, and grows on: {error}")));
+        if self.shared.unrotated.swap(problem).is_none() {
+            tracing::error!(%error, "the audit log cannot be rotated; it grows on");
         }
     }
 
@@ -226,22 +249,24 @@ impl Writer {
         for _ in 0..LAST_TRIES {
             self.work(true).await;
             if self.shared.problem.load().is_none() {
-                return;
+                break;
             }
             tokio::time::sleep(LAST_PAUSE).await;
         }
-        let lost = self.pending.len();
-        tracing::error!(lost, "the audit log could not be written before the daemon ended");
-        self.shared.lose(u64::try_from(lost).unwrap_or(u64::MAX));
+        self.shared.lose(u64::try_from(self.pending.len()).unwrap_or(u64::MAX));
+        // Also what found no room in the queue, and no chance to be told of in the log.
+        let lost = self.shared.untold.load(Ordering::Relaxed);
+        if lost > 0 {
+            tracing::error!(lost, "the daemon ends, and these audit records are lost");
+        }
     }
 }
 
 fn perform(mut log: Log, mut job: Job) -> (Log, JobDone) {
     let before = log.seq();
     // A file that cannot be rotated grows on: that is no reason to lose records.
-    let rotation = log.rotate_if_due(&job.time);
-    let rotated = matches!(rotation, Ok(true));
-    let written = (|| {
+    let rotation = if job.rotate { log.rotate_if_due(&job.time) } else { Ok(false) };
+    let result = (|| {
         if !job.records.is_empty() {
             log.append(&mut job.records, &job.time)?;
         }
@@ -251,5 +276,5 @@ fn perform(mut log: Log, mut job: Job) -> (Log, JobDone) {
         if job.sync { log.sync() } else { Ok(()) }
     })();
     let wrote = log.seq().saturating_sub(before);
-    (log, JobDone { job, wrote, rotated, result: written.and(rotation.map(drop)) })
+    (log, JobDone { job, wrote, rotation, result })
 }

@@ -136,7 +136,8 @@ impl Found {
                 "the run before was killed; connections younger than its `open_after` left no record"
             }
         };
-        let mut records = vec![Record::daemon("started", Some(before.to_owned()))];
+        let detail = format!("tacit {}; {before}", env!("CARGO_PKG_VERSION"));
+        let mut records = vec![Record::daemon("started", Some(detail))];
         if self.torn > 0 {
             let detail = format!("{} bytes of an unfinished last line were cut off", self.torn);
             records.push(Record::daemon("log_repaired", Some(detail)));

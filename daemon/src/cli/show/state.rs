@@ -36,7 +36,7 @@ pub(in crate::cli) fn status(status: &StatusDump) -> String {
         format!("{}: {} of {} queued, {} lost", audit.path, audit.queued, audit.queue, audit.lost),
     );
     if let Some(problem) = &audit.problem {
-        fact("Problem", format!("it cannot be written: {problem}"));
+        fact("Problem", format!("the audit log: {problem}"));
     }
     let more = [conditions(status), authorities(status), kernel(status)];
     let more = more.into_iter().filter(|table| !table.is_empty());
