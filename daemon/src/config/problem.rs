@@ -139,15 +139,25 @@ impl<'a> Reader<'a> {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        let quoted = place.value.as_ref().map(|value| value.chars().take(QUOTED).collect());
-        self.problems.push(Problem {
+        let problem = self.warning(place, what, remedy);
+        self.problems.push(problem);
+    }
+
+    /// What is probably not meant, and wrong with nothing.
+    pub(super) fn warning(
+        &self,
+        place: &Place,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Problem {
+        Problem {
             file: self.path.to_owned(),
             line: place.at.as_ref().map(|at| line_of(self.text, at.start)),
             key: place.key.clone(),
-            value: quoted,
+            value: place.value.as_ref().map(|value| value.chars().take(QUOTED).collect()),
             what: what.into(),
             remedy: remedy.into(),
-        });
+        }
     }
 
     /// The line, from 1, of a place in the file.

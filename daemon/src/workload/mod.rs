@@ -11,5 +11,5 @@ pub use addr::{ClientAddr, ListenAddr, OriginalDst};
 pub use claim::{CgroupId, ClaimSource, FileId, NetnsCookie, ProcessClaim, ProcessKey};
 pub use flow::{Flow, Listener, ListenerLookup};
 pub use ports::{PortSet, PortSetError};
-pub use scope::{FailMode, Mode, OtherTransports, Scope, ScopeId};
+pub use scope::{FailMode, Mode, OtherTransports, Scope, ScopeId, ScopeLimits};
 pub use selector::{Selector, SelectorError, Selectors};

@@ -37,12 +37,35 @@ pub enum OtherTransports {
     Allow,
 }
 
+/// What the kernel's tables can hold of scopes, fixed when the programs are compiled. A test holds
+/// it against the contract with the programs (`tests/kernel/limits.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScopeLimits {
+    /// Scopes in all.
+    pub scopes: usize,
+    /// Scopes (for different users) of one cgroup.
+    pub users: usize,
+    /// Ranges of ports in one direction of one scope.
+    pub port_ranges: usize,
+    /// Bytes of the path of a cgroup.
+    pub path_bytes: usize,
+    /// Levels of the path of a cgroup; the root has none.
+    pub levels: usize,
+}
+
+impl ScopeLimits {
+    /// Of this version.
+    pub const HELD: Self =
+        Self { scopes: 1023, users: 8, port_ranges: 8, path_bytes: 255, levels: 31 };
+}
+
 /// A cgroup subtree, optionally one user in it, and what holds there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     /// Path of the cgroup below the cgroup2 mount, with a leading `/`.
     pub cgroup: String,
-    /// Only processes of this real user id.
+    /// Only processes of this user: by their effective user id, or if that is of no scope by their
+    /// real one.
     pub uid: Option<u32>,
     /// What is done with its connections.
     pub mode: Mode,

@@ -56,14 +56,9 @@ pub(super) fn entry(
     });
     let (spiffe_id, selectors) = (spiffe_id?, selectors?);
     if !selectors.iter().any(selectors::is_firm) {
-        around.warnings.push(Problem {
-            file: reader.path.to_owned(),
-            line: place.at.as_ref().map(|at| reader.line(at.start)),
-            key: place.key.clone(),
-            value: None,
-            what: "any user can run a program to which these selectors apply".to_owned(),
-            remedy: "add a user, a digest, a systemd unit or a cgroup".to_owned(),
-        });
+        let what = "any user can run a program to which these selectors apply";
+        let remedy = "add a user, a digest, a systemd unit or a cgroup";
+        around.warnings.push(reader.warning(place, what, remedy));
     }
     let line = place.at.as_ref().map_or(0, |at| reader.line(at.start));
     Some(Read {

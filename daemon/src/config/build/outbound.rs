@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::values::{is_host_name, list, networks, patterns, ports};
 use super::whole::{Around, rule_name};
 use crate::config::file::{Key, OutboundActionKind, OutboundTable};
-use crate::config::problem::{Place, Problem, Reader};
+use crate::config::problem::{Place, Reader};
 use crate::policy::{Networks, OutboundAction, OutboundRule};
 
 /// Reads one rule. `None` if it has no readable action, which is then told.
@@ -96,14 +96,8 @@ fn addresses(
         if found.is_none() {
             reader.problem(place, format!("cannot be looked up: {why}"), remedy);
         } else {
-            around.warnings.push(Problem {
-                file: reader.path.to_owned(),
-                line: place.at.as_ref().map(|at| reader.line(at.start)),
-                key: place.key.clone(),
-                value: place.value.clone(),
-                what: format!("cannot be looked up, its old addresses stay: {why}"),
-                remedy: remedy.to_owned(),
-            });
+            let what = format!("cannot be looked up, its old addresses stay: {why}");
+            around.warnings.push(reader.warning(place, what, remedy));
         }
     }
     found.into_iter().flatten().map(|address| IpNet::from(*address)).collect()

@@ -94,7 +94,7 @@ impl Parts {
     ) {
         for (index, (at, table)) in tables.scopes.into_iter().enumerate() {
             let place = Place::table(format!("scope[{index}]"), at);
-            scopes::scope(table, &place, reader, &mut self.scopes, &around.capture);
+            scopes::scope(table, &place, reader, &mut self.scopes, around);
         }
         for (index, (at, table)) in tables.entries.into_iter().enumerate() {
             let place = Place::table(format!("entry[{index}]"), at);

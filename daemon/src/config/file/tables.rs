@@ -20,7 +20,8 @@ pub(in crate::config) struct ScopeTable {
     pub(in crate::config) user: Key<UserWord>,
     /// `observe`, `permissive` or `strict`. Required.
     pub(in crate::config) mode: Key<ModeWord>,
-    /// While no daemon is alive: `closed` or `open`. Default: `closed` in strict, else `open`.
+    /// While no daemon is alive: `closed` or `open`; not `open` in strict. Default: `closed` in
+    /// strict, else `open`.
     pub(in crate::config) fail: Key<FailWord>,
     /// Transports other than TCP: `refuse`, `dns-only` or `allow`. Default: `dns-only` in strict,
     /// else `allow`.

@@ -103,6 +103,10 @@ fn scopes() {
     );
     check(&format!("{strict}outbound_ports = [1]\n"), &["outbound_ports", "leaves no port out"]);
     check(&format!("{strict}user = \"no-such-user-1\"\n"), &["user", "no such user on this host"]);
+    check(
+        &format!("{strict}fail = \"open\"\n"),
+        &["scope[0].fail: `open`", "never open", "remove"],
+    );
     check(&format!("{strict}{strict}"), &["the same cgroup and user"]);
     check("[[scope]]\ncgroup = \"/a\"\nmode = \"observe\"\ninbound_ports = []\n", &["empty list"]);
     check("[[scope]]\ncgroup = \"/a\"\nmode = \"observe\"\ninbound_ports = [\"9-8\"]\n", &["9-8"]);
@@ -123,6 +127,32 @@ fn scopes() {
     assert_eq!(scope(1), ("/a", Some(0), Mode::Permissive, FailMode::Open, all));
     assert_eq!(scope(2), ("/", Some(1000), Mode::Observe, FailMode::Closed, all));
     assert!(config.scopes[1].outbound_ports.contains(8050));
+}
+
+#[test]
+fn scopes_that_the_kernel_cannot_hold() {
+    let scope = |cgroup: &str, more: &str| {
+        format!("[[scope]]\ncgroup = \"{cgroup}\"\nmode = \"observe\"\n{more}")
+    };
+    let list = |count: u16| (0..count).map(|n| format!("{}, ", 1000 + 2 * n)).collect::<String>();
+    for key in ["inbound_ports", "outbound_ports"] {
+        let ports = |count| format!("{key} = [{}]\n", list(count));
+        let parts = [&format!("scope[0].{key}: `["), "more than 8 ports and ranges", "join some"];
+        check(&scope("/a", &ports(9)), &parts);
+        good(&scope("/a", &ports(8)));
+    }
+    check(&scope(&format!("/{}", "a".repeat(255)), ""), &[":4: scope[0].cgroup", "than 255 bytes"]);
+    good(&scope(&format!("/{}", "a".repeat(254)), ""));
+    check(&scope(&"/a".repeat(32), ""), &["scope[0].cgroup", "deeper than 31 levels", "above it"]);
+    good(&scope(&"/a".repeat(31), ""));
+    let users = |count: u32| {
+        (0..count).map(|uid| scope("/a", &format!("user = {uid}\n"))).collect::<String>()
+    };
+    check(&users(9), &["scope[8].cgroup: `/a`", "for 8 users", "cgroups of their own"]);
+    good(&users(8));
+    let many = |count: u32| (0..count).map(|n| scope(&format!("/a/{n}"), "")).collect::<String>();
+    check(&many(1024), &["scope[1023].cgroup", "more than 1023 scopes", "merge some"]);
+    assert_eq!(good(&many(1023)).scopes.len(), 1023);
 }
 
 #[test]
@@ -245,4 +275,10 @@ fn warnings() {
     );
     assert!(told[0].contains("inbound[1]: the rule never admits: `inbound[0]`"), "{told:?}");
     assert_eq!(report(&entry("a", "unix:uid:1")), Vec::<String>::new());
+    let scope = |cgroup: &str, mode: &str| {
+        report(&format!("[[scope]]\ncgroup = \"{cgroup}\"\nmode = \"{mode}\"\n"))
+    };
+    let told = scope("/", "strict");
+    assert!(told[0].contains(":4: scope[0].cgroup: `/`: every program of this host"), "{told:?}");
+    assert_eq!((scope("/", "permissive"), scope("/a", "strict")), (Vec::new(), Vec::new()));
 }
