@@ -3,6 +3,7 @@
 //!
 //! Each test makes its own lab and takes it away. Start with `programs.rs`.
 
+mod absence;
 mod aftermath;
 mod attribution;
 mod denials;

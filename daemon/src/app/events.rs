@@ -161,6 +161,7 @@ impl Recorder {
         let direction = if denied.outbound { Direction::Outbound } else { Direction::Inbound };
         let record = self.audit.connection(direction);
         let local = (denied.local.port() != 0).then_some(denied.local);
+        record.ended_at(denied.at_ns);
         record.addresses(local, Some(denied.remote));
         record.scope(denied.scope, self.kernel.mode_of(denied.scope));
         if denied.protocol != 6 {
@@ -176,6 +177,7 @@ impl Recorder {
     async fn observed(&self, observed: &Observed, seen: Option<&Attestation>) {
         let direction = if observed.outbound { Direction::Outbound } else { Direction::Inbound };
         let record = self.audit.connection(direction);
+        record.ended_at(observed.closed_ns);
         record.addresses(Some(observed.local), Some(observed.remote));
         record.scope(observed.scope, self.kernel.mode_of(observed.scope));
         record.protection(Protection::Untouched);

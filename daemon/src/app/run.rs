@@ -30,9 +30,10 @@ use super::connections::PassingBy;
 use super::events::{self, Recorder};
 use super::ground::{self, Listeners};
 use super::listeners::ListenerTable;
+use super::lost_events::LostEvents;
 use super::scopes::ScopeTable;
 use super::snapshots::Daemon;
-use super::tasks;
+use super::tasks::{self, Numbers};
 
 /// How long the last records may take to be written once everything else has ended.
 const LAST_RECORDS: Duration = Duration::from_secs(5);
@@ -141,7 +142,10 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
         netns: own_netns,
         observe_unscoped: config.audit.observe,
     })?;
-    runtime.block_on(serve(config, path, Arc::new(kernel), cgroups, own_netns))
+    let served = runtime.block_on(serve(config, path, Arc::new(kernel), cgroups, own_netns));
+    // What is left are threads that wait for a disk or a directory service: they hold up nothing.
+    runtime.shutdown_background();
+    served
 }
 
 /// Removes everything that an instance has left in the kernel.
@@ -256,9 +260,14 @@ fn capture(
         observe: config.audit.observe,
     };
     last.spawn("kernel events", events::record(events, recorder, last.stop()));
-    let (metrics, audit, ends) = (Arc::clone(&base.metrics), base.audit.clone(), last.stop());
-    let numbers = tasks::count(Arc::clone(&counters), identities.clone(), metrics, audit, ends);
-    last.spawn("numbers", numbers);
+    let numbers = Numbers {
+        counters: Arc::clone(&counters),
+        identities: identities.clone(),
+        metrics: Arc::clone(&base.metrics),
+        audit: base.audit.clone(),
+        lost: LostEvents::open(&config.node.state_dir),
+    };
+    last.spawn("numbers", numbers.run(last.stop()));
     Ok(Started { kernel, identities, policy, table, counters, tasks, last })
 }
 

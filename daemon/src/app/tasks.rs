@@ -12,6 +12,8 @@ use crate::metrics::Metrics;
 use crate::shutdown::Stop;
 use crate::sys::{route_changes::RouteChanges, routes};
 
+use super::lost_events::LostEvents;
+
 /// How often numbers are taken over into the metrics.
 const COUNT: Duration = Duration::from_secs(1);
 /// Label of the counter of events that found no room in the ring.
@@ -71,34 +73,39 @@ fn tell_sources(kernel: &Kernel) -> Result<(), Box<dyn std::error::Error + Send 
     Ok(kernel.set_sources(&routes::source_routes()?)?)
 }
 
-/// Takes the numbers of kernel and identities over into the metrics.
-pub(super) async fn count(
-    counters: Arc<KernelCounters>,
-    identities: Identities,
-    metrics: Arc<Metrics>,
-    audit: Audit,
-    mut stop: Stop,
-) {
-    let before = counters.read().into_iter().find(|(decision, _)| *decision == EVENTS_LOST);
-    let mut lost = before.map_or(0, |(_, total)| total);
-    let mut tick = interval(COUNT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.draining() => return,
-            _ = tick.tick() => {}
-        }
-        for (decision, total) in counters.read() {
-            metrics.kernel_decision(decision, total);
-            if decision == EVENTS_LOST && total > lost {
-                let detail = format!("{} events of the programs found no room", total - lost);
-                audit.daemon("events_lost", Some(detail));
-                lost = total;
+/// Whose numbers are taken over, and whom they are told.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    pub(super) counters: Arc<KernelCounters>,
+    pub(super) identities: Identities,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Audit,
+    pub(super) lost: LostEvents,
+}
+
+impl Numbers {
+    /// Takes the numbers of kernel and identities over into the metrics, until the daemon stops.
+    pub(super) async fn run(mut self, mut stop: Stop) {
+        let mut tick = interval(COUNT);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.draining() => return,
+                _ = tick.tick() => self.take_over(),
             }
         }
-        let svids = identities.svids();
+    }
+
+    fn take_over(&mut self) {
+        for (decision, total) in self.counters.read() {
+            self.metrics.kernel_decision(decision, total);
+            if decision == EVENTS_LOST {
+                self.lost.tell(total, &self.audit);
+            }
+        }
+        let svids = self.identities.svids();
         let held: Vec<_> = svids.iter().filter_map(|status| status.svid.as_ref()).collect();
-        metrics.svids(held.len(), held.iter().map(|svid| svid.not_after).min());
+        self.metrics.svids(held.len(), held.iter().map(|svid| svid.not_after).min());
     }
 }

@@ -99,7 +99,7 @@ impl RecordBuilder {
 
     /// The local process as the kernel recorded it. [`Self::evidence`] overrides it.
     pub fn claim(&self, claim: &ProcessClaim) {
-        let started = self.audit.process_start(claim.process.start_ns);
+        let started = self.audit.time_of_day(claim.process.start_ns);
         self.set(|record| record.process = Some(Process::of_claim(claim, started)));
     }
 
@@ -107,7 +107,7 @@ impl RecordBuilder {
     pub fn evidence(&self, evidence: &ProcessEvidence) {
         let process = Process {
             pid: evidence.process.pid,
-            start_time: self.audit.process_start(evidence.process.start_ns),
+            start_time: self.audit.time_of_day(evidence.process.start_ns),
             start_ns: evidence.process.start_ns,
             exe: evidence.exe.clone(),
             exe_sha256: evidence.exe_sha256.clone(),
@@ -207,6 +207,13 @@ impl RecordBuilder {
     /// How long it lived, where the kernel and not this object measured it.
     pub fn lived(&self, duration: Duration) {
         self.set(|record| record.duration = Some(time::milliseconds(duration)));
+    }
+
+    /// When it ended, nanoseconds since boot, where the kernel said so: this object may be told
+    /// much later.
+    pub fn ended_at(&self, since_boot_ns: u64) {
+        let time = self.audit.time_of_day(since_boot_ns);
+        self.set(|record| record.time = time);
     }
 
     /// The outcome that a drop writes.

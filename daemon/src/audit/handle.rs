@@ -214,8 +214,8 @@ impl Audit {
         self.closed_into(None, connection, outcome, ended);
     }
 
-    /// The wall-clock time at which a process started.
-    pub(super) fn process_start(&self, since_boot_ns: u64) -> String {
+    /// The wall-clock time of an instant of the kernel's, by how the clocks stand now.
+    pub(super) fn time_of_day(&self, since_boot_ns: u64) -> String {
         time::format(self.0.clock.at_boot_ns(since_boot_ns))
     }
 
@@ -244,7 +244,9 @@ impl Shared {
     ) -> Option<Box<Record>> {
         let mut record = connection.finish(outcome, ended)?;
         self.live.end(connection);
-        record.time = time::format((self.clock.now)());
+        if record.time.is_empty() {
+            record.time = time::format((self.clock.now)());
+        }
         let direction = connection.direction().as_str();
         self.metrics.closed(direction, outcome.as_str(), outcome.reason().unwrap_or_default());
         let (sent, received) = connection.bytes().read();

@@ -31,7 +31,9 @@ pub enum Event {
 pub struct Record {
     /// Counts lines from 1, over restarts and rotated files.
     pub seq: u64,
-    /// UTC, RFC 3339, milliseconds: when the connection ended (close), or when it was written.
+    /// UTC, RFC 3339, milliseconds: when the connection ended (close), or when it was written. What
+    /// the kernel programs told of has the time at which it happened, also if no daemon ran then:
+    /// lines are in the order in which they were written.
     pub time: String,
     /// What the line tells of.
     pub event: Event,
@@ -58,7 +60,8 @@ pub struct Record {
     /// How long the connection lived, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<f64>,
-    /// `mtls`, `passthrough` or `plaintext`: how the bytes travelled.
+    /// `mtls`, `passthrough`, `plaintext` or `untouched` (without the daemon): how the bytes
+    /// travelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<Label>,
     /// Mode of the scope that decided.

@@ -58,6 +58,8 @@ pub struct Denied {
     pub protocol: u8,
     /// The ends are those of a TCP socket of this host.
     pub of_tcp_socket: bool,
+    /// When, nanoseconds since boot.
+    pub at_ns: u64,
 }
 
 /// An observed connection has closed.
@@ -158,6 +160,7 @@ fn translate(event: &Event) -> Option<KernelEvent> {
                 outbound: outbound.unwrap_or(event.local_port == 0),
                 protocol: u8::try_from(event.protocol).unwrap_or(u8::MAX),
                 of_tcp_socket: event.flags & flags::OF_TCP_SOCKET != 0,
+                at_ns: event.time_ns,
             }))
         }
         kind::OPENING => Some(KernelEvent::Opening(claim)),
