@@ -9,6 +9,7 @@ mod attribution;
 mod denials;
 mod expiry;
 mod families;
+mod flood;
 mod full;
 mod full_disk;
 mod listeners;

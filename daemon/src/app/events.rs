@@ -193,14 +193,12 @@ impl Recorder {
         record.close(outcome(observed)).await;
     }
 
-    /// Who it was, as far as that can still be found out; and who it would have been.
+    /// Who it was, as far as that can be found out at little cost; and who it would have been.
     async fn describe(&self, record: &RecordBuilder, claim: &ProcessClaim) {
         record.claim(claim);
-        let explained = self.identities.explain(claim).await;
-        if let Ok(attestation) = &explained.attestation {
-            record.evidence(&attestation.evidence);
-        }
-        if let Some(entry) = &explained.entry {
+        let Ok((attestation, entry)) = self.identities.glance(claim).await else { return };
+        record.evidence(&attestation.evidence);
+        if let Some(entry) = entry {
             record.local_id(&entry.spiffe_id);
         }
     }
@@ -249,7 +247,7 @@ impl EarlyLooks {
         if self.running.len() < EARLY_LOOKS && !self.seen.contains_key(&opener) {
             let identities = identities.clone();
             self.running.spawn(async move {
-                let attestation = identities.attest(&claim).await.ok()?;
+                let (attestation, _entry) = identities.glance(&claim).await.ok()?;
                 (!attestation.evidence.exited).then_some((opener, attestation))
             });
         }

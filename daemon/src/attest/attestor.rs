@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::digest::Digests;
 use super::evidence::{self, Attestation, Facts};
 use super::look::{self, Seen};
-use super::names::Names;
+use super::names::{Named, Names};
 use super::store::Store;
 use super::systemd;
 use crate::sys::cgroup::Cgroups;
@@ -21,6 +21,10 @@ use crate::workload::{ProcessClaim, ProcessKey};
 
 /// How many processes are looked at at once; each takes a fraction of a millisecond. Chosen.
 const LOOKS_AT_ONCE: usize = 8;
+/// The same, for records alone. Chosen: whoever makes many of them is to wait, not others.
+const GLANCES_AT_ONCE: usize = 2;
+/// The longest that the names of one process's user and groups may take. Chosen.
+const NAMES: Duration = Duration::from_secs(2);
 
 /// What the attestor may spend and what it assumes of the host.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +95,7 @@ struct Parts {
     names: Names,
     digests: Digests,
     looks: Arc<Semaphore>,
+    glances: Arc<Semaphore>,
     store: Store,
 }
 
@@ -105,9 +110,11 @@ impl Attestor {
             deadline: settings.deadline,
             systemd_host: settings.systemd_host.unwrap_or_else(systemd::is_booted),
             cgroups,
-            names: Names::default(),
+            // Half of what the whole may take: without names there is still an answer.
+            names: Names::new(NAMES.min(settings.deadline / 2)),
             digests: Digests::new(settings.digest_limit_bytes, settings.digest_workers, entries),
             looks: Arc::new(Semaphore::new(LOOKS_AT_ONCE)),
+            glances: Arc::new(Semaphore::new(GLANCES_AT_ONCE)),
             store: Store::new(entries, settings.fresh_for),
         }))
     }
@@ -138,30 +145,69 @@ impl Attestor {
         }
     }
 
-    /// Drops what is known about a process; called when it executes another program or exits.
+    /// What can be said of a process at little cost, for a record of what the daemon had no part in:
+    /// anybody can cause many of those. Reads no executable, takes no place that an identity needs,
+    /// and is not kept. Never to be the base of an identity.
+    ///
+    /// # Errors
+    /// See [`AttestError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn glance(&self, claim: &ProcessClaim) -> Result<Arc<Attestation>, AttestError> {
+        if claim.process.start_ns > claim.seen_ns {
+            return Err(AttestError::PidReused(claim.process));
+        }
+        if let Some(known) = self.0.store.peek(claim) {
+            return Ok(known);
+        }
+        let work = self.blocking(&self.0.glances, claim, |parts, claim| {
+            let (mut facts, live) = parts.gather(claim)?;
+            facts.hex = live.map_or(facts.hex, |executable| parts.digests.known(&executable));
+            Ok(facts)
+        });
+        let facts = work.await?;
+        let named = self.named(&facts).await;
+        Ok(Arc::new(evidence::attestation(facts, &named)))
+    }
+
+    /// Drops what is known about a process: the next question looks at it anew. Nothing is wrong
+    /// without it, since whether it lives and what it runs is looked at in any case.
     pub fn forget(&self, process: ProcessKey) {
         self.0.store.forget(process);
     }
 
     async fn work_out(&self, claim: &ProcessClaim) -> Result<Arc<Attestation>, AttestError> {
-        let (mut facts, live) = self.blocking(claim, Parts::gather).await?;
+        let (mut facts, live) = self.blocking(&self.0.looks, claim, Parts::gather).await?;
         if let Some(executable) = live {
             facts.hex = self.0.digests.of(executable).await.unwrap_or_else(|error| {
                 tracing::warn!(process = %claim.process, %error, "executable has no digest");
                 None
             });
         }
-        self.blocking(claim, move |parts, _| Ok(Arc::new(parts.conclude(facts)))).await
+        let named = self.named(&facts).await;
+        let conclude = move |parts: &Parts, _: &ProcessClaim| {
+            parts.remember(&facts);
+            Ok(Arc::new(evidence::attestation(facts, &named)))
+        };
+        self.blocking(&self.0.looks, claim, conclude).await
+    }
+
+    /// The names of its user and groups. Holds no place meanwhile: a directory service may hang.
+    async fn named(&self, facts: &Facts) -> Named {
+        let gids = std::iter::once(facts.claim.gid).chain(facts.groups.iter().copied());
+        self.0.names.of(facts.claim.uid, gids).await
     }
 
     /// Runs what may block on a thread for that, a few at a time.
     async fn blocking<T: Send + 'static>(
         &self,
+        places: &Arc<Semaphore>,
         claim: &ProcessClaim,
         work: impl FnOnce(&Parts, &ProcessClaim) -> Result<T, AttestError> + Send + 'static,
     ) -> Result<T, AttestError> {
         let failed = |error| AttestError::Inspect { process: claim.process, source: error };
-        let permit = Arc::clone(&self.0.looks).acquire_owned().await;
+        let permit = Arc::clone(places).acquire_owned().await;
         let permit = permit.map_err(|error| failed(io::Error::other(error)))?;
         let (parts, copy) = (Arc::clone(&self.0), claim.clone());
         let task = tokio::task::spawn_blocking(move || {
@@ -198,11 +244,11 @@ impl Parts {
         Ok((facts, Some(live.executable)))
     }
 
-    fn conclude(&self, facts: Facts) -> Attestation {
+    /// Keeps path and digest for processes that run the same and are gone when they are looked at.
+    fn remember(&self, facts: &Facts) {
         if let Some(path) = &facts.path {
             self.digests.remember(facts.claim.exe, path.into(), facts.hex.clone());
         }
-        evidence::attestation(facts, &self.names)
     }
 }
 

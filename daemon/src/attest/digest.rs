@@ -105,6 +105,13 @@ impl Digests {
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
     }
 
+    /// The digest of a running file, if it is known already.
+    pub(super) fn known(&self, executable: &Executable) -> Option<Arc<str>> {
+        let version = Version::of(&executable.metadata().ok()?);
+        let mut versions = self.0.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.get(&version)?.hex.get().map(Arc::clone)
+    }
+
     /// Remembers an executable whose path is known to be its own.
     pub(super) fn remember(&self, id: FileId, path: PathBuf, hex: Option<Arc<str>>) {
         let Ok(meta) = std::fs::symlink_metadata(&path) else {

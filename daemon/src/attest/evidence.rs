@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::names::Names;
+use super::names::Named;
 use super::systemd;
 use crate::workload::{ClaimSource, NetnsCookie, ProcessClaim, ProcessKey, Selector, Selectors};
 
@@ -65,11 +65,11 @@ pub(super) struct Facts {
     pub(super) exited: bool,
 }
 
-/// Names every fact. Blocks, since names may have to be asked for.
-pub(super) fn attestation(facts: Facts, names: &Names) -> Attestation {
+/// Names every fact.
+pub(super) fn attestation(facts: Facts, named: &Named) -> Attestation {
     let unit = facts.cgroup.as_deref().filter(|_| facts.systemd_host).and_then(systemd::unit_of);
     let unit = unit.map(str::to_owned);
-    let mut selectors = unix(&facts, names);
+    let mut selectors = unix(&facts, named);
     selectors
         .extend(facts.cgroup.iter().map(|path| Selector::new("cgroup", format!("path:{path}"))));
     selectors.extend(unit.iter().map(|unit| Selector::new("systemd", format!("id:{unit}"))));
@@ -89,16 +89,17 @@ pub(super) fn attestation(facts: Facts, names: &Names) -> Attestation {
     Attestation { selectors, evidence }
 }
 
-fn unix(facts: &Facts, names: &Names) -> Selectors {
+fn unix(facts: &Facts, named: &Named) -> Selectors {
     let selector = |key: &str, value: &str| Selector::new("unix", format!("{key}:{value}"));
     let (uid, gid) = (facts.claim.uid, facts.claim.gid);
     let mut selectors =
         Selectors::from([selector("uid", &uid.to_string()), selector("gid", &gid.to_string())]);
-    selectors.extend(names.user(uid).map(|name| selector("user", &name)));
-    selectors.extend(names.group(gid).map(|name| selector("group", &name)));
+    let group = |gid: &u32| named.groups.get(gid);
+    selectors.extend(named.user.iter().map(|name| selector("user", name)));
+    selectors.extend(group(&gid).map(|name| selector("group", name)));
     for gid in &facts.groups {
         selectors.insert(selector("supplementary_gid", &gid.to_string()));
-        selectors.extend(names.group(*gid).map(|name| selector("supplementary_group", &name)));
+        selectors.extend(group(gid).map(|name| selector("supplementary_group", name)));
     }
     selectors.extend(facts.path.as_deref().map(|path| selector("path", path)));
     selectors.extend(facts.hex.as_deref().map(|hex| selector("sha256", hex)));

@@ -1,77 +1,190 @@
 //! Names of users and groups, as the host's own databases have them. Looking one up may ask a
-//! directory service, so it is done on a blocking thread and kept for a minute.
+//! directory service, which may not answer: each is asked for on a thread of its own, waited for
+//! only so long, and kept for a minute. Whoever waits for one name holds up no other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::sys::clock;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
 /// How long a name is taken to be true. Chosen: as short as an administrator's patience.
 const FRESH_FOR: Duration = Duration::from_mins(1);
 /// How many are kept, each. Chosen: no host runs that many users at once.
 const KEPT: usize = 4096;
+/// Names that may be asked for at one time. Chosen: those that hang leave threads for others.
+const AT_ONCE: usize = 32;
+
+/// The name of an id; none if there is none, or nobody said so in time.
+type Name = Option<Arc<str>>;
 
 /// The names that were looked up lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
+    patience: Duration,
     users: Known,
     groups: Known,
+    threads: Arc<Semaphore>,
 }
 
-type Known = Mutex<HashMap<u32, (Duration, Option<Arc<str>>)>>;
+/// The names of one process's user and groups.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// Of the user.
+    pub(super) user: Name,
+    /// Of those groups that have one.
+    pub(super) groups: BTreeMap<u32, Arc<str>>,
+}
+
+type Known = Mutex<HashMap<u32, Asked>>;
+
+/// A name that was asked for, and its answer once there is one.
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    answer: watch::Receiver<Option<Name>>,
+}
 
 impl Names {
-    /// The name of a user; blocks.
-    pub(super) fn user(&self, uid: u32) -> Option<Arc<str>> {
-        look_up(&self.users, uid, || {
-            let user = uzers::get_user_by_uid(uid)?;
-            user.name().to_str().map(Arc::from)
-        })
+    /// No names yet; those of one process may take so long together.
+    pub(super) fn new(patience: Duration) -> Self {
+        let threads = Arc::new(Semaphore::new(AT_ONCE));
+        Self { patience, users: Known::default(), groups: Known::default(), threads }
     }
 
-    /// The name of a group; blocks.
-    pub(super) fn group(&self, gid: u32) -> Option<Arc<str>> {
-        look_up(&self.groups, gid, || {
-            let group = uzers::get_group_by_gid(gid)?;
-            group.name().to_str().map(Arc::from)
-        })
+    /// The names of a user and of groups. Without an answer in time a name is missing, and with it
+    /// the selector that would carry it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe; what was asked is kept when it is answered.
+    pub(super) async fn of(&self, uid: u32, gids: impl IntoIterator<Item = u32>) -> Named {
+        let until = Instant::now() + self.patience;
+        let user = self.look_up(&self.users, uid, until, user_name).await;
+        let mut groups = BTreeMap::new();
+        for gid in gids {
+            let name = self.look_up(&self.groups, gid, until, group_name).await;
+            groups.extend(name.map(|name| (gid, name)));
+        }
+        Named { user, groups }
+    }
+
+    async fn look_up(
+        &self,
+        known: &Known,
+        id: u32,
+        until: Instant,
+        ask: impl FnOnce(u32) -> Name + Send + 'static,
+    ) -> Name {
+        let asked = match self.recall(known, id) {
+            Some(asked) => asked,
+            None => {
+                let thread = timeout_at(until, Arc::clone(&self.threads).acquire_owned()).await;
+                let Ok(Ok(thread)) = thread else { return None };
+                let (tell, answer) = watch::channel(None);
+                remember(known, id, answer.clone());
+                // Not waited for beyond our patience: a name that comes late is kept.
+                let _detached = tokio::task::spawn_blocking(move || {
+                    tell.send_replace(Some(ask(id)));
+                    drop(thread);
+                });
+                Some(answer)
+            }
+        };
+        let mut answer = asked?;
+        let answered = timeout_at(until, answer.wait_for(Option::is_some)).await;
+        if answered.is_err() {
+            tracing::warn!(
+                id,
+                "the name of a user or group is not told in time; who needs it for an identity has none"
+            );
+        }
+        answered.ok()?.ok()?.clone().flatten()
+    }
+
+    /// What was asked lately: its answer, or none if nobody has answered for too long. `None` if it
+    /// is to be asked.
+    #[expect(clippy::option_option, reason = "nothing asked, nothing to wait for, an answer")]
+    fn recall(&self, known: &Known, id: u32) -> Option<Option<watch::Receiver<Option<Name>>>> {
+        let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = known.get(&id)?;
+        let (age, answered) = (asked.since.elapsed(), asked.answer.borrow().is_some());
+        match answered {
+            true => (age < FRESH_FOR).then(|| Some(asked.answer.clone())),
+            // The thread is gone without an answer: it is asked again.
+            false if asked.answer.has_changed().is_err() => None,
+            false => Some((age < self.patience).then(|| asked.answer.clone())),
+        }
     }
 }
 
-fn look_up(known: &Known, id: u32, ask: impl FnOnce() -> Option<Arc<str>>) -> Option<Arc<str>> {
-    let now = clock::since_boot();
-    let locked = || known.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((since, name)) = locked().get(&id)
-        && now.saturating_sub(*since) < FRESH_FOR
-    {
-        return name.clone();
-    }
-    let name = ask();
-    let mut known = locked();
+fn remember(known: &Known, id: u32, answer: watch::Receiver<Option<Name>>) {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     if known.len() >= KEPT {
-        known.clear();
+        known.retain(|_, asked| asked.answer.borrow().is_none());
     }
-    known.insert(id, (now, name.clone()));
-    name
+    known.insert(id, Asked { since: Instant::now(), answer });
+}
+
+fn user_name(uid: u32) -> Name {
+    let user = uzers::get_user_by_uid(uid)?;
+    user.name().to_str().map(Arc::from)
+}
+
+fn group_name(gid: u32) -> Name {
+    let group = uzers::get_group_by_gid(gid)?;
+    group.name().to_str().map(Arc::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn root_has_its_name_and_nobody_has_none() {
-        let names = Names::default();
-        assert_eq!(names.user(0).as_deref(), Some("root"));
-        assert_eq!(names.group(0).as_deref(), Some("root"));
-        assert_eq!(names.user(4_000_000_000), None);
+    fn names() -> Names {
+        Names::new(Duration::from_millis(300))
     }
 
-    #[test]
-    fn a_name_is_asked_for_once() {
-        let known = Known::default();
-        assert_eq!(look_up(&known, 1, || Some("a".into())).as_deref(), Some("a"));
-        assert_eq!(look_up(&known, 1, || panic!("asked again")).as_deref(), Some("a"));
+    fn soon(names: &Names) -> Instant {
+        Instant::now() + names.patience
+    }
+
+    #[tokio::test]
+    async fn root_has_its_name_and_nobody_has_none() {
+        let names = names();
+        let root = names.of(0, [0, 4_000_000_000]).await;
+        assert_eq!(root.user.as_deref(), Some("root"));
+        assert_eq!(root.groups, BTreeMap::from([(0, Arc::from("root"))]));
+        assert_eq!(names.of(4_000_000_000, []).await.user, None);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_asked_for_once() {
+        let (names, known) = (names(), Known::default());
+        let first = names.look_up(&known, 1, soon(&names), |_| Some("a".into())).await;
+        let again = names.look_up(&known, 1, soon(&names), |_| panic!("asked again")).await;
+        assert_eq!((first.as_deref(), again.as_deref()), (Some("a"), Some("a")));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_hangs_holds_up_nobody_else() {
+        let (names, known) = (names(), Known::default());
+        let hang = |_| {
+            std::thread::sleep(Duration::from_secs(1));
+            Some("late".into())
+        };
+        // More of them than may be asked at one time leave room for others, since each is asked once.
+        for _ in 0..2 * AT_ONCE {
+            assert_eq!(names.look_up(&known, 1, soon(&names), hang).await, None);
+        }
+        let began = Instant::now();
+        let other = names.look_up(&known, 2, soon(&names), |_| Some("b".into())).await;
+        assert_eq!(other.as_deref(), Some("b"));
+        assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+        let mut late = None;
+        while late.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            late = names.look_up(&known, 1, soon(&names), |_| panic!("asked again")).await;
+        }
+        assert_eq!(late.as_deref(), Some("late"), "what comes late is kept");
     }
 }

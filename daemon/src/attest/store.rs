@@ -61,6 +61,16 @@ impl Store {
         cell
     }
 
+    /// The attestation of this claim, if a fresh one is there. Makes no place for one.
+    pub(super) fn peek(&self, claim: &ProcessClaim) -> Option<Arc<Attestation>> {
+        let now = Instant::now();
+        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = processes.get(&claim.process)?.iter();
+        let fresh = |entry: &&Entry| now.duration_since(entry.since) < self.fresh_for;
+        let entry = entries.find(|entry| fresh(entry) && same_facts(&entry.claim, claim))?;
+        entry.cell.get().map(Arc::clone)
+    }
+
     /// Drops one attestation, unless another has taken its place.
     pub(super) fn discard(&self, process: ProcessKey, cell: &Cell) {
         let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -21,6 +21,25 @@ pub struct Explanation {
 }
 
 impl Identities {
+    /// What is known at little cost of a process in a record that grants nothing, and the entry that
+    /// names it as far as that can be said: see [`crate::attest::Attestor::glance`].
+    ///
+    /// # Errors
+    /// As for [`crate::attest::Attestor::glance`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn glance(
+        &self,
+        claim: &ProcessClaim,
+    ) -> Result<(Arc<Attestation>, Option<Arc<RegistrationEntry>>), AttestError> {
+        let found = self.inner.attestor.glance(claim).await?;
+        let registry = Arc::clone(&self.inner.registry.borrow());
+        let is_doubtful = found.evidence.exe_sha256.is_none() && registry.names_digests();
+        let entry = registry.find(&found.selectors).entry.filter(|_| !is_doubtful);
+        Ok((found, entry))
+    }
+
     /// Judges a claim as [`Identities::of`] does, and keeps what it saw. Issues nothing.
     ///
     /// # Cancel safety

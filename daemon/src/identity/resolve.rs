@@ -158,17 +158,6 @@ impl Identities {
         }
     }
 
-    /// What is known about a process, without asking for its identity.
-    ///
-    /// # Errors
-    /// As for [`Attestor::attest`].
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn attest(&self, claim: &ProcessClaim) -> Result<Arc<Attestation>, AttestError> {
-        self.inner.attestor.attest(claim).await
-    }
-
     /// Whom to trust.
     pub fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
         self.inner.source.issuer.bundles()

@@ -19,6 +19,7 @@ pub struct Registry {
     /// In the order of their ids.
     entries: Vec<Arc<RegistrationEntry>>,
     by_rarest: HashMap<Selector, Vec<Arc<RegistrationEntry>>>,
+    names_digests: bool,
 }
 
 /// What fits a process.
@@ -75,7 +76,9 @@ impl Registry {
                 by_rarest.entry(rarest.clone()).or_default().push(Arc::clone(entry));
             }
         }
-        Self { entries, by_rarest }
+        let is_digest = |it: &Selector| it.kind() == "unix" && it.value().starts_with("sha256:");
+        let names_digests = entries.iter().flat_map(|entry| &entry.selectors).any(is_digest);
+        Self { entries, by_rarest, names_digests }
     }
 
     /// The entry for a process with these selectors.
@@ -94,6 +97,12 @@ impl Registry {
         best.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let mut best = best.into_iter().map(Arc::clone);
         Lookup { entry: best.next(), tied: best.collect() }
+    }
+
+    /// Whether any entry asks for a digest: then a process whose digest is not known cannot be said
+    /// to be of any entry, since one that matches better may ask for it.
+    pub fn names_digests(&self) -> bool {
+        self.names_digests
     }
 
     /// The entries that come closest without matching, most matched first: what `tacit explain`

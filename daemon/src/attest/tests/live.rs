@@ -59,6 +59,21 @@ async fn many_who_ask_at_once_share_one_answer() {
 }
 
 #[tokio::test]
+async fn a_glance_reads_no_executable_and_takes_what_is_known() {
+    let (_directory, copy) = copy_of_sleep();
+    let running = Running::program(Command::new(&copy).arg("60"), "tacit-sleeper");
+    let attestor = attestor();
+    let glanced = attestor.glance(&running.claim()).await.unwrap();
+    assert_eq!(only(&glanced, "unix:path:").as_deref(), copy.to_str());
+    assert_eq!(only(&glanced, "unix:sha256:"), None);
+    let attested = attestor.attest(&running.claim()).await.unwrap();
+    assert_eq!(only(&attested, "unix:sha256:"), Some(digest_of(&copy)), "a glance is not kept");
+    let another = Running::program(Command::new(&copy).arg("60"), "tacit-sleeper");
+    let glanced = attestor.glance(&another.claim()).await.unwrap();
+    assert_eq!(only(&glanced, "unix:sha256:"), Some(digest_of(&copy)));
+}
+
+#[tokio::test]
 async fn a_deleted_or_replaced_executable_has_a_digest_and_no_path() {
     let (_directory, copy) = copy_of_sleep();
     let digest = digest_of(&copy);
