@@ -61,6 +61,7 @@ pub struct Metrics {
     renewals: Family<ResultLabel, Counter>,
     audit_records: Counter,
     audit_lost: Counter,
+    audit_summed_up: Counter,
     audit_failures: Counter,
     audit_queue: Gauge,
     kernel: Family<DecisionLabel, Counter>,
@@ -84,6 +85,7 @@ impl Metrics {
             renewals: Family::default(),
             audit_records: Counter::default(),
             audit_lost: Counter::default(),
+            audit_summed_up: Counter::default(),
             audit_failures: Counter::default(),
             audit_queue: Gauge::default(),
             kernel: Family::default(),
@@ -131,6 +133,8 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("audit_records", "Lines written to the audit log.", self.audit_records.clone());
         r.register("audit_lost", "Audit records that could not be kept.", self.audit_lost.clone());
+        let help = "Connections that the audit log sums up instead of recording each.";
+        r.register("audit_summed_up", help, self.audit_summed_up.clone());
         let help = "Writes to the audit log that failed.";
         r.register("audit_write_failures", help, self.audit_failures.clone());
         let help = "Records that wait to be written.";
@@ -197,6 +201,11 @@ impl Metrics {
     /// Audit records could not be kept.
     pub fn audit_lost(&self, records: u64) {
         self.audit_lost.inc_by(records);
+    }
+
+    /// A connection is summed up in the audit log.
+    pub fn audit_summed_up(&self) {
+        self.audit_summed_up.inc();
     }
 
     /// A write to the audit log failed; it will be tried again.

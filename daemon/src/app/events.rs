@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval};
+use tokio::time::Instant;
 
 use crate::attest::Attestation;
-use crate::audit::{Audit, Direction, Outcome, PeerFailure, Protection, RecordBuilder};
+use crate::audit::{Audit, Causer, Direction, Outcome, PeerFailure, Protection, RecordBuilder};
 use crate::bpf::{Cause, Denied, EventStream, Kernel, KernelEvent, Observed};
 use crate::identity::Identities;
 use crate::policy::DenyReason;
@@ -24,8 +24,6 @@ use std::sync::Arc;
 const SAME: Duration = Duration::from_secs(10);
 /// How many denials are remembered for that. Beyond it, the oldest are forgotten and may repeat.
 const REMEMBERED: usize = 4096;
-/// Records that one user gets for one cause within that time; further ones are summed up.
-const TOLD_EACH: u32 = 100;
 /// How many processes are looked at early at one time.
 const EARLY_LOOKS: usize = 16;
 
@@ -43,28 +41,27 @@ type Same = (Cause, u32, IpAddr, u16, SocketAddr);
 /// Writes events down until the daemon stops.
 pub(super) async fn record(mut events: EventStream, recorder: Recorder, mut stop: Stop) {
     let mut told = Told::default();
-    let mut sums = interval(SAME);
     let mut early = EarlyLooks::default();
     loop {
         let event = tokio::select! {
             biased;
             () = stop.draining() => return,
-            _ = sums.tick() => {
-                told.sum_up(&recorder.audit);
-                continue;
-            }
             event = events.next() => event,
         };
         match event {
             Ok(KernelEvent::Denied(denied)) => {
                 if told.is_new(&denied) {
                     reset(&denied);
-                    recorder.denied(&denied).await;
+                    if !recorder.sums_up_denial(&denied) {
+                        recorder.denied(&denied).await;
+                    }
                 }
             }
             Ok(KernelEvent::Observed(observed)) if recorder.observe => {
-                let seen = early.of(&observed.claim);
-                recorder.observed(&observed, seen.as_deref()).await;
+                if !recorder.sums_up_observed(&observed) {
+                    let seen = early.of(&observed.claim);
+                    recorder.observed(&observed, seen.as_deref()).await;
+                }
             }
             Ok(KernelEvent::Opening(claim)) if recorder.observe => {
                 early.look(&recorder.identities, claim);
@@ -91,74 +88,48 @@ fn reset(denied: &Denied) {
     }
 }
 
-/// Denials that were told lately. A refused connection sends its packets again, and whoever likes
-/// can be refused without end: neither may push others' records out of the log.
+/// Denials that were told lately. A refused connection sends its packets again.
 #[derive(Debug, Default)]
-struct Told {
-    same: HashMap<Same, Instant>,
-    windows: HashMap<(Cause, u32), Window>,
-}
-
-/// What one user was told of for one cause since then.
-#[derive(Debug)]
-struct Window {
-    since: Instant,
-    told: u32,
-    more: u64,
-}
+struct Told(HashMap<Same, Instant>);
 
 impl Told {
-    /// Whether this denial gets a record of its own; if it is one too many, it is counted.
+    /// Whether this denial is another one than those before.
     fn is_new(&mut self, denied: &Denied) -> bool {
-        let now = Instant::now();
-        let claim = denied.claim.as_ref();
-        let (pid, uid) = claim.map_or((0, u32::MAX), |claim| (claim.process.pid, claim.uid));
-        let refused_call = denied.outbound && denied.local.port() == 0;
-        if !refused_call {
-            let port = if denied.outbound { denied.local.port() } else { denied.remote.port() };
-            let key = (denied.cause, pid, denied.local.ip(), port, denied.remote);
-            if self.same.len() >= REMEMBERED {
-                self.same.retain(|_, at| now.duration_since(*at) < SAME);
-                if self.same.len() >= REMEMBERED {
-                    self.same.clear();
-                }
-            }
-            let before = self.same.insert(key, now);
-            if before.is_some_and(|at| now.duration_since(at) < SAME) {
-                return false;
-            }
-        }
-        let window = self.windows.entry((denied.cause, uid)).or_insert(Window {
-            since: now,
-            told: 0,
-            more: 0,
-        });
-        if window.told < TOLD_EACH {
-            window.told += 1;
+        // A refused call is repeated by nobody but its caller.
+        if denied.outbound && denied.local.port() == 0 {
             return true;
         }
-        window.more += 1;
-        false
-    }
-
-    /// Says how many were not told, and begins anew.
-    fn sum_up(&mut self, audit: &Audit) {
         let now = Instant::now();
-        self.windows.retain(|(cause, uid), window| {
-            let over = now.duration_since(window.since) >= SAME;
-            if over && window.more > 0 {
-                let (more, reason) = (window.more, reason(*cause).as_str());
-                let detail = format!("{more} more of {reason} by user {uid} in {SAME:?}");
-                audit.daemon("denials_summed_up", Some(detail));
+        let pid = denied.claim.as_ref().map_or(0, |claim| claim.process.pid);
+        let port = if denied.outbound { denied.local.port() } else { denied.remote.port() };
+        let key = (denied.cause, pid, denied.local.ip(), port, denied.remote);
+        if self.0.len() >= REMEMBERED {
+            self.0.retain(|_, at| now.duration_since(*at) < SAME);
+            if self.0.len() >= REMEMBERED {
+                self.0.clear();
             }
-            !over
-        });
+        }
+        let before = self.0.insert(key, now);
+        before.is_none_or(|at| now.duration_since(at) >= SAME)
     }
 }
 
 impl Recorder {
+    /// Whether it is one too many of its cause. Asked before anything is found out about it.
+    fn sums_up_denial(&self, denied: &Denied) -> bool {
+        let uid = denied.claim.as_ref().map(|claim| claim.uid);
+        let causer = Causer::of(direction(denied.outbound), uid, Some(denied.remote));
+        self.audit.sums_up_denial(reason(denied.cause), causer)
+    }
+
+    fn sums_up_observed(&self, observed: &Observed) -> bool {
+        let uid = Some(observed.claim.uid);
+        let causer = Causer::of(direction(observed.outbound), uid, Some(observed.remote));
+        self.audit.sums_up_observed(causer)
+    }
+
     async fn denied(&self, denied: &Denied) {
-        let direction = if denied.outbound { Direction::Outbound } else { Direction::Inbound };
+        let direction = direction(denied.outbound);
         let record = self.audit.connection(direction);
         let local = (denied.local.port() != 0).then_some(denied.local);
         record.ended_at(denied.at_ns);
@@ -175,7 +146,7 @@ impl Recorder {
 
     /// `seen` is what an early look at the process found.
     async fn observed(&self, observed: &Observed, seen: Option<&Attestation>) {
-        let direction = if observed.outbound { Direction::Outbound } else { Direction::Inbound };
+        let direction = direction(observed.outbound);
         let record = self.audit.connection(direction);
         record.ended_at(observed.closed_ns);
         record.addresses(Some(observed.local), Some(observed.remote));
@@ -202,6 +173,10 @@ impl Recorder {
             record.local_id(&entry.spiffe_id);
         }
     }
+}
+
+fn direction(outbound: bool) -> Direction {
+    if outbound { Direction::Outbound } else { Direction::Inbound }
 }
 
 fn outcome(observed: &Observed) -> Outcome {

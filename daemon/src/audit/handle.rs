@@ -15,9 +15,11 @@ use tokio::time::Instant;
 use super::live::{Connection, Live};
 use super::log::{Log, LogError};
 use super::record::Record;
+use super::sums::{Causer, Key, Sums};
 use super::writer::Writer;
 use super::{Clock, Direction, Outcome, RecordBuilder, time};
 use crate::metrics::Metrics;
+use crate::policy::DenyReason;
 use crate::workload::ScopeId;
 
 /// Folder below the daemon's state directory that is [`AuditSettings::state_dir`].
@@ -77,6 +79,8 @@ pub struct Audit(Arc<Shared>);
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) live: Live,
+    /// What is summed up.
+    pub(super) sums: Sums,
     pub(super) metrics: Arc<Metrics>,
     /// Why the log cannot be written, if it cannot.
     pub(super) problem: ArcSwapOption<String>,
@@ -120,6 +124,7 @@ impl Audit {
         let shared = Arc::new(Shared {
             clock,
             live: Live::new(format!("{run:x}")),
+            sums: Sums::default(),
             metrics,
             problem: ArcSwapOption::empty(),
             unrotated: ArcSwapOption::empty(),
@@ -145,6 +150,25 @@ impl Audit {
         let mut record = Box::new(Record::daemon(reason, detail));
         record.time = time::format((self.0.clock.now)());
         self.hand_over(record);
+    }
+
+    /// Whether one more record of this denial would be summed up; then it is, and none need be made.
+    pub fn sums_up_denial(&self, reason: DenyReason, causer: Causer) -> bool {
+        self.sums_up(Key::denied(reason.as_str(), causer))
+    }
+
+    /// Whether one more record of an observed connection would be summed up; then it is, and none
+    /// need be made.
+    pub fn sums_up_observed(&self, causer: Causer) -> bool {
+        self.sums_up(Key::observed(causer))
+    }
+
+    fn sums_up(&self, key: Key) -> bool {
+        let is_full = self.0.sums.is_full(key, Instant::now());
+        if is_full {
+            self.0.metrics.audit_summed_up();
+        }
+        is_full
     }
 
     /// The names under which records speak of scopes, from now on.
@@ -235,7 +259,7 @@ impl Audit {
 }
 
 impl Shared {
-    /// Makes the closing record; none if it has been made.
+    /// Makes the closing record; none if it has been made, or is one too many and summed up.
     pub(super) fn finish(
         &self,
         connection: &Connection,
@@ -251,6 +275,12 @@ impl Shared {
         self.metrics.closed(direction, outcome.as_str(), outcome.reason().unwrap_or_default());
         let (sent, received) = connection.bytes().read();
         self.metrics.carried(direction, sent, received);
+        let key = Key::of(&record, connection.direction(), outcome);
+        let key = key.filter(|_| !connection.is_announced());
+        if key.is_some_and(|key| !self.sums.admit(key, ended)) {
+            self.metrics.audit_summed_up();
+            return None;
+        }
         Some(record)
     }
 

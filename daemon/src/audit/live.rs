@@ -57,6 +57,11 @@ impl Connection {
         self.direction
     }
 
+    /// Whether an opening record tells of it, which is to be followed by a closing one.
+    pub(super) fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Relaxed)
+    }
+
     pub(super) fn bytes(&self) -> &Arc<ByteCounters> {
         &self.bytes
     }
@@ -166,7 +171,7 @@ impl Live {
     /// begins with them, so that whoever reads it knows of every connection that may end in it.
     pub(super) fn announced(&self, now: Instant) -> Vec<Record> {
         let open = self.all();
-        let told = open.iter().filter(|c| c.announced.load(Ordering::Relaxed));
+        let told = open.iter().filter(|c| c.is_announced());
         told.filter_map(|connection| connection.snapshot(now)).collect()
     }
 

@@ -8,6 +8,7 @@ mod live;
 pub mod log;
 mod outcome;
 mod record;
+mod sums;
 mod time;
 mod writer;
 
@@ -19,5 +20,6 @@ pub use handle::{Audit, AuditHealth, AuditSettings, Overflow, STATE_FOLDER};
 pub use live::ByteCounters;
 pub use outcome::{CutReason, Direction, LocalFailure, Outcome, PeerFailure};
 pub use record::{Checkpoint, Endpoint, Event, Label, Process, Record, Tls};
+pub use sums::Causer;
 pub use time::{Clock, format as format_time};
 pub use writer::Writer;

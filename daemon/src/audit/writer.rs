@@ -115,6 +115,7 @@ impl Writer {
         // While the disk refuses, openings wait: each is told of once only.
         if self.pending.is_empty() {
             self.pending.extend(self.shared.live.due(self.open_after, now));
+            self.pending.extend(self.shared.sums.over(now, false));
         }
         self.tell_lost();
         self.reopen();
@@ -244,6 +245,7 @@ impl Writer {
             batch.push(entry);
         }
         self.take(&mut batch);
+        self.pending.extend(self.shared.sums.over(now, true));
         self.tell_lost();
         self.pending.push(Record::daemon("stopped", None));
         for _ in 0..LAST_TRIES {
