@@ -9,7 +9,6 @@ mod events;
 mod explain;
 mod ground;
 mod listeners;
-mod lost_events;
 mod run;
 mod scopes;
 mod snapshots;

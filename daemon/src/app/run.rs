@@ -27,10 +27,9 @@ use crate::workload::NetnsCookie;
 
 use super::base::{self, Base};
 use super::connections::PassingBy;
-use super::events::{self, Recorder};
+use super::events::{self, LostEvents, Recorder};
 use super::ground::{self, Listeners};
 use super::listeners::ListenerTable;
-use super::lost_events::LostEvents;
 use super::scopes::ScopeTable;
 use super::snapshots::Daemon;
 use super::tasks::{self, Numbers};

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::Stop;
 use crate::sys::{route_changes::RouteChanges, routes};
 
-use super::lost_events::LostEvents;
+use super::events::LostEvents;
 
 /// How often numbers are taken over into the metrics.
 const COUNT: Duration = Duration::from_secs(1);

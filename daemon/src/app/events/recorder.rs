@@ -29,17 +29,17 @@ const EARLY_LOOKS: usize = 16;
 
 /// Everything that an event needs to become a record.
 #[derive(Debug)]
-pub(super) struct Recorder {
-    pub(super) audit: Audit,
-    pub(super) identities: Identities,
-    pub(super) kernel: Arc<Kernel>,
-    pub(super) observe: bool,
+pub(in crate::app) struct Recorder {
+    pub(in crate::app) audit: Audit,
+    pub(in crate::app) identities: Identities,
+    pub(in crate::app) kernel: Arc<Kernel>,
+    pub(in crate::app) observe: bool,
 }
 
 type Same = (Cause, u32, IpAddr, u16, SocketAddr);
 
 /// Writes events down until the daemon stops.
-pub(super) async fn record(mut events: EventStream, recorder: Recorder, mut stop: Stop) {
+pub(in crate::app) async fn record(mut events: EventStream, recorder: Recorder, mut stop: Stop) {
     let mut told = Told::default();
     let mut early = EarlyLooks::default();
     loop {

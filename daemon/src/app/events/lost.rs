@@ -14,7 +14,7 @@ const FILE: &str = "events-lost";
 
 /// How many lost events have been told.
 #[derive(Debug)]
-pub(super) struct LostEvents {
+pub(in crate::app) struct LostEvents {
     path: PathBuf,
     told: u64,
     /// Whether this daemon has looked at the counter before.
@@ -23,7 +23,7 @@ pub(super) struct LostEvents {
 
 impl LostEvents {
     /// As an earlier daemon has left it.
-    pub(super) fn open(state_dir: &Path) -> Self {
+    pub(in crate::app) fn open(state_dir: &Path) -> Self {
         let path = state_dir.join(FILE);
         // Without the file nothing was told; to tell something twice is better than never.
         let told = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
@@ -31,7 +31,7 @@ impl LostEvents {
     }
 
     /// Records what the counter, now at `total`, says more than was told.
-    pub(super) fn tell(&mut self, total: u64, audit: &Audit) {
+    pub(in crate::app) fn tell(&mut self, total: u64, audit: &Audit) {
         let when = if self.looked { "" } else { ", before this daemon read them" };
         self.looked = true;
         let Some(more) = self.more(total) else { return };
