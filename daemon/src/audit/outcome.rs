@@ -86,8 +86,6 @@ pub enum CutReason {
     EntryGone,
     /// The SVID ran out and could not be renewed.
     SvidExpired,
-    /// The peer's X.509-SVID ran out during the connection.
-    PeerExpired,
     /// An authority of either side's chain is no longer trusted.
     AuthorityGone,
     /// Nothing was said for the idle timeout.
@@ -178,7 +176,6 @@ impl CutReason {
             Self::ScopeChanged => "scope_changed",
             Self::EntryGone => "entry_gone",
             Self::SvidExpired => "svid_expired",
-            Self::PeerExpired => "peer_expired",
             Self::AuthorityGone => "authority_gone",
             Self::Idle => "idle",
             Self::Drained => "drained",
