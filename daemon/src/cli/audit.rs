@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use super::args::{Audit, Output, Query, When};
@@ -19,11 +20,12 @@ const FOLLOW: Duration = Duration::from_millis(250);
 pub(super) fn obey(order: Audit) -> Result<Exit, Fault> {
     match order {
         Audit::Verify { place, state_dir, no_head, public_key, format } => {
-            let unread = |error| Fault::Log(place.log.clone(), error);
+            let unread = |error| unread(&place.log, error);
             let kept = (!no_head).then(|| state_dir.join(STATE_FOLDER));
             let mut evidence = Evidence::gather(&place.log, kept.as_deref()).map_err(unread)?;
             if let Some(path) = public_key {
-                evidence.key = Some(PublicKey::read(&path).map_err(unread)?);
+                let key = PublicKey::read(&path).map_err(|error| Fault::Key(path, error))?;
+                evidence.key = Some(key);
             }
             let seen = log::verify(&place.log, &evidence).map_err(unread)?;
             if seen.files == 0 && seen.faults.is_empty() {
@@ -33,6 +35,13 @@ pub(super) fn obey(order: Audit) -> Result<Exit, Fault> {
             Ok(if seen.faults.is_empty() { Exit::Success } else { Exit::VerificationFailed })
         }
         Audit::Query(asked) => query(&asked),
+    }
+}
+
+fn unread(log: &Path, error: io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::NotFound => Fault::NoLog(log.to_owned()),
+        _ => Fault::Log(log.to_owned(), error),
     }
 }
 
@@ -70,7 +79,7 @@ fn verdict(seen: &Verified, evidence: &Evidence) -> String {
 
 fn query(asked: &Query) -> Result<Exit, Fault> {
     let query = filters(asked)?;
-    let unread = |error| Fault::Log(asked.place.log.clone(), error);
+    let unread = |error| unread(&asked.place.log, error);
     if !asked.follow && !asked.place.log.exists() {
         return Err(unread(io::ErrorKind::NotFound.into()));
     }

@@ -62,6 +62,14 @@ pub(super) enum Fault {
     /// The audit log.
     #[error("the audit log {0} cannot be read")]
     Log(PathBuf, #[source] io::Error),
+    /// There is none.
+    #[error(
+        "there is no audit log at {0}; say where it is with --log (`audit.path` in the configuration)"
+    )]
+    NoLog(PathBuf),
+    /// The key to verify it with.
+    #[error("the public key {0} cannot be read")]
+    Key(PathBuf, #[source] io::Error),
     /// The embedded CA.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -87,6 +95,8 @@ impl Fault {
             | Self::Broken(_)
             | Self::TimedOut
             | Self::Log(..)
+            | Self::NoLog(_)
+            | Self::Key(..)
             | Self::Ca(_)
             | Self::Io(_) => Exit::Failure,
         }

@@ -145,3 +145,20 @@ fn verify_finds_the_head_where_the_daemon_keeps_it() {
     std::fs::write(&path, lines[..=first].join("\n") + "\n").unwrap();
     assert_eq!(verify(), Exit::VerificationFailed);
 }
+
+#[test]
+fn a_log_that_is_not_there_is_named_with_the_way_to_name_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().to_str().unwrap().to_owned();
+    for log in [format!("{state}/audit.jsonl"), format!("{state}/none/audit.jsonl")] {
+        for order in ["verify --state-dir ", "verify --no-head --public-key ", "query --reason "] {
+            let more = if order.contains("public-key") { "/dev/null" } else { &state };
+            let line = format!("tacit audit {order}{more} --log {log}");
+            let Ok(Command::Audit(order)) = parse(&line) else { panic!("{line}") };
+            let told = audit::obey(order).unwrap_err().to_string();
+            let is_key = more == "/dev/null";
+            assert!(is_key == told.contains("/dev/null"), "{told}");
+            assert!(is_key || told.contains(&log) && told.contains("--log"), "{told}");
+        }
+    }
+}
