@@ -103,6 +103,23 @@ impl Node {
     /// # Errors
     /// When it is not ready in time; the error shows what it said.
     pub fn start(&self) -> Result<()> {
+        self.start_until("a ready daemon", || self.is_ready())
+    }
+
+    /// Starts a daemon that will not be ready, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the error shows what it said.
+    pub fn start_unready(&self) -> Result<()> {
+        let socket = self.socket();
+        let answers = || {
+            let asked = self.tacit(&["status", "--socket", &socket.to_string_lossy()]);
+            asked.is_ok_and(|said| said.stdout.contains("NOT ready"))
+        };
+        self.start_until("an answering daemon", answers)
+    }
+
+    fn start_until(&self, what: &str, is_up: impl Fn() -> bool) -> Result<()> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.netns));
         command.args(["--", "sh", "-c", "echo 0 >\"$1\" && shift && exec \"$@\"", "sh"]);
@@ -113,12 +130,16 @@ impl Node {
             if matches!(child.try_wait(), Ok(Some(_))) {
                 return Some(false);
             }
-            self.is_ready().then_some(true)
+            is_up().then_some(true)
         };
-        let up = matches!(soon(READY, "a ready daemon", ready), Ok(true));
+        let up = matches!(soon(READY, what, ready), Ok(true));
         *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         if !up {
-            bail!("the daemon of {} is not ready; it said:\n{}", self.name, tail(&self.log(), 60));
+            bail!(
+                "{what} was waited for in vain at {}; it said:\n{}",
+                self.name,
+                tail(&self.log(), 60)
+            );
         }
         Ok(())
     }
@@ -305,6 +326,11 @@ impl Node {
     /// What the daemon has logged.
     pub fn logged(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// The daemon's instance.
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// The node's own directory.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Finished, Group, Lab, Node, Rules, eventually, probe, uid};
+use harness::{Finished, Group, Lab, Node, Rules, eventually, probe, tacit, uid};
 
 fn talk(lab: &Lab) -> Result<Finished> {
     lab.client().run(probe()?, &["talk", &format!("{}:7000", lab.b.ip), "--text", "aftermath"])
@@ -71,7 +71,7 @@ fn uninstalled_means_gone() -> Result<()> {
         let plain = lab.b.pod(Group::Outside, uid::SERVER);
         let _echo = plain.serve(probe()?, &["serve", "echo", "[::]:7000"], 7000)?;
         let uninstall = || lab.a.tacit(&["uninstall", "--config", &config]);
-        let doctor = || lab.a.tacit(&["doctor", "--socket", &socket]);
+        let doctor = || lab.a.tacit(&["doctor", "--socket", &socket, "--config", &config]);
 
         let said = uninstall()?;
         ensure!(said.failed() && said.stderr.contains("stop it first"), "{said:?}");
@@ -85,8 +85,26 @@ fn uninstalled_means_gone() -> Result<()> {
         ensure!(said.ok()?.contains("hold strict scopes closed"), "{said:?}");
         ensure!(talk(lab)?.failed(), "a strict scope without a daemon is open");
 
-        uninstall()?.ok()?;
+        // What looks without being allowed to does not say that there is nothing.
+        let nobody = lab.a.pod(Group::Outside, uid::STRANGER);
+        let words =
+            ["doctor", "--socket", "/nowhere/tacit.sock", "--config", "/nowhere/tacit.toml"];
+        let said = nobody.run(tacit()?, &words)?;
+        ensure!(said.failed() && said.stdout.contains("look as root"), "{said:?}");
+
+        // A configuration that nobody could run does not stand in the way.
+        let whole = fs::read_to_string(&config)?;
+        let named = "[[outbound]]\naction = \"refuse\"\nhosts = [\"db.invalid\"]\n";
+        fs::write(&config, format!("{whole}{named}[proxy.nonsense]\n"))?;
+        let own = lab.a.group(Group::Strict).with_file_name(format!("tacit-{}", lab.a.instance()));
+        fs::create_dir(&own)?;
+        let said = uninstall()?;
+        ensure!(said.ok()?.contains("Removed instance"), "{said:?}");
         ensure!(!lab.a.pins().exists(), "left behind: {}", lab.a.pins().display());
+        ensure!(!own.exists(), "left behind: {}", own.display());
+        let said = uninstall()?;
+        ensure!(said.ok()?.contains("There was nothing of instance"), "{said:?}");
+        fs::write(&config, whole)?;
         let name = lab.a.pins().file_name().map(|it| it.to_string_lossy().into_owned());
         let said = doctor()?;
         ensure!(!said.stdout.contains(&name.context("no name")?), "{said:?}");

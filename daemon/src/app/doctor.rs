@@ -1,5 +1,7 @@
 //! What `tacit doctor` looks at: the kernel's features, what is attached, what is left.
 
+use std::fs::DirEntry;
+use std::io;
 use std::path::Path;
 
 use nix::sys::utsname::uname;
@@ -7,7 +9,7 @@ use nix::sys::utsname::uname;
 use crate::admin::Standing;
 use crate::admin::dump::{CheckDump, DoctorDump, ScopeDump, Verdict};
 use crate::bpf::PinStatus;
-use crate::sys::bpffs;
+use crate::config::{Given, Installation};
 use crate::sys::cgroup::Cgroups;
 
 /// The checks of a running daemon, of which these are the snapshots.
@@ -46,23 +48,40 @@ pub(super) fn doctor(
     DoctorDump { checks }
 }
 
-/// The checks that need no daemon; says what an earlier one has left.
-pub fn doctor_without_daemon() -> DoctorDump {
+/// The checks that need no daemon; says what an earlier one has left, of whatever instance. The
+/// configuration at `path` says where.
+pub fn doctor_without_daemon(path: &Path) -> DoctorDump {
     let mut checks = machine();
-    let pins = Path::new(bpffs::USUAL).join("tacit");
-    let left: Vec<String> = pins
-        .read_dir()
-        .map(|entries| {
-            entries
-                .flatten()
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .collect()
-        })
-        .unwrap_or_default();
-    checks.push(if left.is_empty() {
-        ok("residue", "nothing of tacit is in the kernel")
-    } else {
-        CheckDump {
+    match Installation::read(path, Given::default()) {
+        Ok(found) => checks.push(residue(&found.capture.bpffs)),
+        Err(problems) => {
+            let remedy = "correct it: it says where to look (capture.bpffs)";
+            checks.push(failed("residue", &problems.to_string(), remedy));
+        }
+    }
+    DoctorDump { checks }
+}
+
+/// What is pinned below this BPF file system.
+fn residue(bpffs: &Path) -> CheckDump {
+    let pins = bpffs.join("tacit");
+    let names = |entry: io::Result<DirEntry>| {
+        entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    };
+    let left =
+        pins.read_dir().and_then(|entries| entries.map(names).collect::<io::Result<Vec<_>>>());
+    match left {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => nothing(bpffs),
+        Err(error) => {
+            let remedy = if error.kind() == io::ErrorKind::PermissionDenied {
+                "look as root"
+            } else {
+                "see capture.bpffs"
+            };
+            failed("residue", &format!("cannot look at {}: {error}", pins.display()), remedy)
+        }
+        Ok(left) if left.is_empty() => nothing(bpffs),
+        Ok(left) => CheckDump {
             name: "residue".to_owned(),
             verdict: Verdict::Warning,
             detail: format!(
@@ -70,9 +89,12 @@ pub fn doctor_without_daemon() -> DoctorDump {
                 left.join(", ")
             ),
             remedy: Some("start the daemon, or remove them by `tacit uninstall`".to_owned()),
-        }
-    });
-    DoctorDump { checks }
+        },
+    }
+}
+
+fn nothing(bpffs: &Path) -> CheckDump {
+    ok("residue", &format!("nothing of tacit is in the kernel (looked at {})", bpffs.display()))
 }
 
 fn machine() -> Vec<CheckDump> {
@@ -107,5 +129,38 @@ fn failed(name: &str, detail: &str, remedy: &str) -> CheckDump {
         verdict: Verdict::Failed,
         detail: detail.to_owned(),
         remedy: Some(remedy.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let look = || residue(dir.path());
+        assert_eq!((look().verdict, look().remedy), (Verdict::Ok, None));
+        let pins = dir.path().join("tacit");
+        std::fs::write(&pins, "no directory").unwrap();
+        assert_eq!(look().verdict, Verdict::Failed);
+        assert!(look().detail.contains("cannot look at"), "{:?}", look());
+        std::fs::remove_file(&pins).unwrap();
+        std::fs::create_dir_all(pins.join("blue")).unwrap();
+        assert_eq!(look().verdict, Verdict::Warning);
+        assert!(look().detail.contains("blue"), "{:?}", look());
+    }
+
+    #[test]
+    fn a_configuration_that_does_not_say_where_is_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let write = |text: String| std::fs::write(&path, text).unwrap();
+        let residue = || doctor_without_daemon(&path).checks.pop().unwrap();
+        write("[capture]\nbpffs = \"here\"\n".to_owned());
+        assert_eq!(residue().verdict, Verdict::Failed);
+        write(format!("[capture]\nbpffs = \"{}\"\nnonsense = 1\n", dir.path().display()));
+        std::fs::create_dir_all(dir.path().join("tacit/blue")).unwrap();
+        assert!(residue().detail.contains("blue"), "{:?}", residue());
     }
 }

@@ -32,12 +32,16 @@ pub(super) fn own_cgroup(
     if alone && own != capture.cgroup && is_below(&own, &capture.cgroup) {
         return cgroups.id_of(&own).map_err(|source| failed(&own, source));
     }
-    let base = capture.cgroup.trim_end_matches('/');
-    let path = format!("{base}/tacit-{}", capture.instance);
+    let path = own_cgroup_of(capture);
     let id = cgroups.create(&path).map_err(|source| failed(&path, source))?;
     wait_until_empty(cgroups, &path)?;
     cgroups.enter(&path).map_err(|source| failed(&path, source))?;
     Ok(id)
+}
+
+/// The cgroup that the daemon of an instance makes where it has none to itself.
+pub(super) fn own_cgroup_of(capture: &CaptureConfig) -> String {
+    format!("{}/tacit-{}", capture.cgroup.trim_end_matches('/'), capture.instance)
 }
 
 /// A killed predecessor is listed until the kernel is done with it.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::admin::SocketError;
 use crate::audit::log::LogError;
 use crate::bpf::{EventStream, Kernel, KernelCounters, KernelSettings, LoadError};
-use crate::config::{Config, ReloadHandle, Reloader};
+use crate::config::{Config, Installation, ReloadHandle, Reloader};
 use crate::identity::{CaError, Identities};
 use crate::policy::Policy;
 use crate::proxy::{self, Proxy, ProxyParts};
@@ -52,6 +52,15 @@ pub enum StartError {
     /// Its own cgroup.
     #[error("the daemon cannot get a cgroup of its own at {path}; it needs root")]
     Cgroup {
+        /// Where.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its own cgroup, when it is to go.
+    #[error("the cgroup {path} cannot be removed; is a daemon of this instance still in it?")]
+    CgroupLeft {
         /// Where.
         path: String,
         /// Why.
@@ -147,12 +156,22 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
     served
 }
 
-/// Removes everything that an instance has left in the kernel.
-pub fn uninstall(config: &Config) -> Result<(), StartError> {
-    if std::os::unix::net::UnixStream::connect(&config.admin.socket).is_ok() {
-        return Err(StartError::StillRunning { socket: config.admin.socket.clone() });
+/// Removes everything that an instance has left in the kernel. Says whether there was anything.
+pub fn uninstall(at: &Installation) -> Result<bool, StartError> {
+    if std::os::unix::net::UnixStream::connect(&at.socket).is_ok() {
+        return Err(StartError::StillRunning { socket: at.socket.clone() });
     }
-    Ok(Kernel::uninstall(&ground::pin_folder(&config.capture)?)?)
+    // First, since it cannot be removed under a daemon.
+    let path = ground::own_cgroup_of(&at.capture);
+    let had_cgroup = match Cgroups::find()?.remove(&path) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => false,
+        Err(source) => return Err(StartError::CgroupLeft { path, source }),
+        Ok(()) => true,
+    };
+    let pins = ground::pin_folder(&at.capture)?;
+    let had_pins = pins.exists();
+    Kernel::uninstall(&pins)?;
+    Ok(had_cgroup || had_pins)
 }
 
 /// What the stages of the start hand on.
@@ -178,16 +197,13 @@ async fn serve(
     let (base, writer) = Base::open(&config).await?;
     let programs = base.readiness.condition("programs attached");
     let reloader = Reloader::new(path.clone(), config.clone());
-    let reload = reloader.handle();
+    let (reload, hang_up) = (reloader.handle(), reloader.handle());
     let mut started = capture(&config, &base, kernel, &cgroups, &reload)?;
     started.last.spawn("audit writer", writer.run(started.last.stop()));
     adopt(&mut started, &base, &cgroups, own_netns).await;
     programs.met();
     base.watch(&started.identities, &reload);
 
-    let stop = started.tasks.stop();
-    started.tasks.spawn("configuration", reloader.run(stop.clone()));
-    started.tasks.spawn("hang-up", reload_on_hangup(reload.clone(), stop));
     let audit = base.audit.clone();
     let daemon = Arc::new(Daemon {
         started: clock::now(),
@@ -203,6 +219,9 @@ async fn serve(
         cgroups,
         netns: own_netns,
     });
+    let stop = started.tasks.stop();
+    started.tasks.spawn("configuration", reloader.run(stop.clone()));
+    started.tasks.spawn("hang-up", reload_on_hangup(hang_up, stop));
     base.serve(&mut started.last, daemon);
     tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
     until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;

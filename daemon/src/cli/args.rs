@@ -84,7 +84,7 @@ pub(super) enum Command {
             and whether the daemon is ready. Without a running daemon it checks the kernel, and \
             whether anything was left in it. Exits with 1 if anything failed."
     )]
-    Doctor(Listing),
+    Doctor(Doctor),
     /// Show trust bundles
     #[command(subcommand)]
     Bundle(Bundle),
@@ -99,9 +99,11 @@ pub(super) enum Command {
     #[command(
         long_about = "Detaches the programs and removes what is pinned. They outlive the daemon on \
             purpose: strict scopes stay closed until it is back. After this, nothing is captured \
-            and nothing is refused. Stop the daemon first."
+            and nothing is refused. Stop the daemon first. Of the configuration only what says where \
+            the programs are is read, whatever else is wrong with it.",
+        after_help = "Examples:\n  tacit uninstall\n  tacit uninstall --instance blue"
     )]
-    Uninstall(ConfigFile),
+    Uninstall(Uninstall),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  tacit completions bash > /etc/bash_completion.d/tacit")]
     Completions {
@@ -149,6 +151,27 @@ pub(super) struct Listing {
     pub(super) socket: PathBuf,
     #[command(flatten)]
     pub(super) format: OutputArg,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    pub(super) listing: Listing,
+    /// The configuration file, which says where to look if no daemon answers
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/tacit/config.toml")]
+    pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Uninstall {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    /// Which instance, whatever the configuration says (`capture.instance`)
+    #[arg(long, value_name = "NAME")]
+    pub(super) instance: Option<String>,
+    /// The BPF file system, whatever the configuration says (`capture.bpffs`)
+    #[arg(long, value_name = "DIR")]
+    pub(super) bpffs: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

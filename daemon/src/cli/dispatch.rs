@@ -9,7 +9,10 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
-use super::args::{Bundle, Check, Cli, Command, ConfigFile, Connections, Explain, Listing, Output};
+use super::args::{
+    Bundle, Check, Cli, Command, ConfigFile, Connections, Doctor, Explain, Listing, Output,
+    Uninstall,
+};
 use super::fault::{Exit, Fault};
 use super::{audit, ca, client, output, show};
 use crate::admin::dump::{
@@ -17,7 +20,7 @@ use crate::admin::dump::{
     Verdict,
 };
 use crate::audit::Record;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Given, Installation};
 
 /// How often `--watch` looks.
 const WATCH: Duration = Duration::from_secs(1);
@@ -27,10 +30,10 @@ const WATCH: Duration = Duration::from_secs(1);
 pub struct Program<E> {
     /// Runs the daemon until it is told to stop. The path is that of the configuration file.
     pub run: fn(Config, PathBuf) -> Result<(), E>,
-    /// Checks what can be checked while no daemon runs.
-    pub doctor: fn() -> DoctorDump,
-    /// Removes what an instance has left in the kernel.
-    pub uninstall: fn(&Config) -> Result<(), E>,
+    /// Checks what can be checked while no daemon runs. The path is that of the configuration file.
+    pub doctor: fn(&Path) -> DoctorDump,
+    /// Removes what an instance has left in the kernel; says whether there was anything.
+    pub uninstall: fn(&Installation) -> Result<bool, E>,
 }
 
 /// Does what the command line says; its first word is the program's name.
@@ -52,9 +55,7 @@ where
         Command::Run(file) => {
             return with_config(file, |config| (program.run)(config, file.config.clone())).into();
         }
-        Command::Uninstall(file) => {
-            return with_config(file, |config| (program.uninstall)(&config)).into();
-        }
+        Command::Uninstall(asked) => return uninstall(asked, program.uninstall).into(),
         _ => {}
     }
     let done = obey(cli.command, program.doctor);
@@ -87,6 +88,31 @@ fn with_config<E: Error>(file: &ConfigFile, act: impl FnOnce(Config) -> Result<(
     }
 }
 
+/// Needs of the configuration no more than where the programs are.
+fn uninstall<E: Error>(asked: &Uninstall, remove: fn(&Installation) -> Result<bool, E>) -> Exit {
+    let given = Given { bpffs: asked.bpffs.clone(), instance: asked.instance.clone() };
+    let at = match Installation::read(&asked.file.config, given) {
+        Ok(at) => at,
+        Err(problems) => {
+            let fault = Fault::Config(problems);
+            complain(&fault);
+            return fault.exit();
+        }
+    };
+    match remove(&at) {
+        Ok(was_there) => {
+            let what = if was_there { "Removed" } else { "There was nothing of" };
+            let (instance, bpffs) = (&at.capture.instance, at.capture.bpffs.display());
+            let told = output::text(&format!("{what} instance {instance} in {bpffs}.\n"));
+            if told.is_ok() { Exit::Success } else { Exit::Failure }
+        }
+        Err(error) => {
+            complain(&error);
+            Exit::Failure
+        }
+    }
+}
+
 /// An error and its causes, one line each.
 fn complain(error: &dyn Error) {
     output::complain(&format!("tacit: {error}"));
@@ -97,7 +123,7 @@ fn complain(error: &dyn Error) {
     }
 }
 
-fn obey(command: Command, doctor: fn() -> DoctorDump) -> Result<Exit, Fault> {
+fn obey(command: Command, doctor: fn(&Path) -> DoctorDump) -> Result<Exit, Fault> {
     match command {
         // Done before.
         Command::Run(_) | Command::Uninstall(_) => Ok(Exit::Success),
@@ -170,12 +196,14 @@ fn connections(asked: &Connections) -> Result<Exit, Fault> {
 }
 
 /// Asks the daemon; without one, looks for itself: that is how to see that nothing was left.
-fn examine(asked: &Listing, doctor: fn() -> DoctorDump) -> Result<Exit, Fault> {
-    let found = match client::get(&asked.socket, "/v1/doctor") {
-        Err(Fault::Unreachable { .. }) => doctor(),
+fn examine(asked: &Doctor, doctor: fn(&Path) -> DoctorDump) -> Result<Exit, Fault> {
+    let Doctor { listing, config } = asked;
+    let found = match client::get(&listing.socket, "/v1/doctor") {
+        // Whoever may not ask the daemon may not look for himself either, and is told what of.
+        Err(Fault::Unreachable { .. }) => doctor(config),
         found => found?,
     };
-    present(asked.format.output, &found, show::examination)?;
+    present(listing.format.output, &found, show::examination)?;
     let failed = found.checks.iter().any(|check| check.verdict == Verdict::Failed);
     Ok(if failed { Exit::Failure } else { Exit::Success })
 }

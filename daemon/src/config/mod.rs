@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod file;
+mod installation;
 mod load;
 mod names;
 mod problem;
@@ -18,6 +19,7 @@ mod watch;
 mod tests;
 
 pub use check::{Report, Summary, check};
+pub use installation::{Given, Installation};
 pub use load::{load, load_with};
 pub use names::{Addresses, Names, Resolve, SystemResolver};
 pub use problem::{Problem, Problems};

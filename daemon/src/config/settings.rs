@@ -1,7 +1,7 @@
 //! The configuration as typed values. The defaults stand here, and only here; the example file is
 //! tested to show the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +43,9 @@ pub struct Config {
     pub inbound: Vec<InboundRule>,
     /// Addresses of the host names in rules, as they were looked up.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
+    /// Host names in rules that could not be looked up since the daemon started: a rule matches
+    /// none of their addresses.
+    pub unresolved: BTreeSet<String>,
 }
 
 /// `[node]`: this host.
@@ -207,6 +210,7 @@ impl Config {
             outbound: Vec::new(),
             inbound: Vec::new(),
             addresses: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
         }
     }
 
@@ -218,13 +222,16 @@ impl Config {
 }
 
 impl NodeConfig {
+    /// Directory of what does not outlive a restart, where a file names none.
+    pub const USUAL_RUN_DIR: &str = "/run/tacit";
+
     /// The node that a file with only a trust domain describes.
     pub fn default_for(trust_domain: TrustDomain) -> Self {
         Self {
             trust_domain,
             name: host_name(),
             state_dir: "/var/lib/tacit".into(),
-            run_dir: "/run/tacit".into(),
+            run_dir: Self::USUAL_RUN_DIR.into(),
             include_dir: None,
         }
     }

@@ -10,5 +10,6 @@ mod settings;
 mod values;
 mod whole;
 
+pub(super) use settings::{admin, capture, is_instance};
 pub(super) use values::include_dir;
 pub(super) use whole::build;

@@ -18,6 +18,9 @@ use crate::config::{
 };
 use crate::spiffe::{TrustDomain, parse_trust_domain};
 
+/// Longest name of an instance, and the marks in it.
+const INSTANCE: (usize, &str) = (32, "-");
+
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -75,13 +78,17 @@ fn trust_domain(field: Key<String>, reader: &mut Reader<'_>) -> Option<TrustDoma
     }
 }
 
-fn capture(section: CaptureSection, reader: &mut Reader<'_>) -> CaptureConfig {
+/// Where the programs are attached.
+pub(in crate::config) fn capture(
+    section: CaptureSection,
+    reader: &mut Reader<'_>,
+) -> CaptureConfig {
     let default = CaptureConfig::default();
     let root = match reader.given("capture.cgroup", section.cgroup) {
         Some((path, place)) => cgroup(&path, &place, reader).unwrap_or(default.cgroup),
         None => default.cgroup,
     };
-    let instance = word("capture.instance", section.instance, default.instance, (32, "-"), reader);
+    let instance = word("capture.instance", section.instance, default.instance, INSTANCE, reader);
     let bpffs = absolute("capture.bpffs", section.bpffs, default.bpffs, reader);
     CaptureConfig { cgroup: root, instance, bpffs }
 }
@@ -198,7 +205,12 @@ fn audit(section: AuditSection, r: &mut Reader<'_>) -> AuditConfig {
     }
 }
 
-fn admin(section: AdminSection, run_dir: &Path, reader: &mut Reader<'_>) -> AdminConfig {
+/// How to talk to the daemon.
+pub(in crate::config) fn admin(
+    section: AdminSection,
+    run_dir: &Path,
+    reader: &mut Reader<'_>,
+) -> AdminConfig {
     let default = AdminConfig::default_for(run_dir);
     let socket = absolute("admin.socket", section.socket, default.socket, reader);
     let enabled = reader.or("admin.metrics_enabled", section.metrics_enabled, true);
@@ -229,6 +241,17 @@ fn log(section: LogSection, reader: &mut Reader<'_>) -> LogConfig {
     }
 }
 
+/// Whether this can be the name of an instance: part of paths, and never a way out of them.
+pub(in crate::config) fn is_instance(name: &str) -> bool {
+    is_word(name, INSTANCE)
+}
+
+fn is_word(name: &str, (longest, marks): (usize, &str)) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    starts && name.len() <= longest && name.chars().all(plain)
+}
+
 /// A name of ASCII letters, digits and these marks, not beginning with a mark.
 fn word(
     key: &str,
@@ -240,9 +263,7 @@ fn word(
     let Some((name, place)) = reader.given(key, field) else {
         return default;
     };
-    let plain = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
-    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if starts && name.len() <= longest && name.chars().all(plain) {
+    if is_word(&name, (longest, marks)) {
         return name;
     }
     let marks = marks.chars().map(String::from).collect::<Vec<_>>().join(" ");

@@ -97,6 +97,19 @@ pub(in crate::config) fn read(
     Some(Document { path: path.to_owned(), text, sections, tables })
 }
 
+/// The tables that stand once, as far as they can be read; what is wrong is for others to tell. Gives
+/// the text, and whether the syntax is whole.
+pub(in crate::config) fn read_leniently(path: &Path) -> std::io::Result<(String, Sections, bool)> {
+    let text = std::fs::read_to_string(path)?;
+    let (root, errors) = DeTable::parse_recoverable(&text);
+    let is_whole = errors.is_empty();
+    let mut ignored = Vec::new();
+    let (mut sections, mut tables) = (Sections::default(), Tables::default());
+    let mut reader = Reader::new(path, &text, &mut ignored);
+    tables_of(root.into_inner(), Part::Main, &mut reader, &mut sections, &mut tables);
+    Ok((text, sections, is_whole))
+}
+
 fn tables_of(
     root: DeTable<'_>,
     part: Part,

@@ -8,7 +8,7 @@ mod sections;
 mod tables;
 mod words;
 
-pub(super) use document::{Document, Part, Sections, Tables, read};
+pub(super) use document::{Document, Part, Sections, Tables, read, read_leniently};
 pub(super) use key::{Given, Key, keys_of};
 pub(super) use scalar::{Interval, Ports, Size};
 pub(super) use sections::{
