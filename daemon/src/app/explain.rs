@@ -1,7 +1,8 @@
 //! Why a process has its identity, or a connection its decision: the same questions that the proxy
 //! asks, asked again and shown step by step. Decides nothing.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,13 @@ use crate::audit::{self, Direction, Endpoint, Record};
 use crate::identity;
 use crate::policy::{self, SupposedPeer};
 use crate::spiffe::{SpiffeId, parse_id};
-use crate::sys::{clock, sockets};
+use crate::sys::{clock, netns, sockets};
 use crate::workload::{
-    ClientAddr, ListenAddr, ListenerLookup, Mode, OriginalDst, ProcessClaim, Selector, Selectors,
+    ClientAddr, ListenAddr, ListenerLookup, Mode, OriginalDst, ProcessClaim, Scope, Selector,
+    Selectors,
 };
 
+use super::scopes::Placed;
 use super::snapshots::{Daemon, scope_dump};
 
 /// How long a question waits for records that are on their way to the log.
@@ -55,12 +58,12 @@ impl Daemon {
         Ok(dump)
     }
 
-    /// Fills in process, scope and identity; gives mode and SPIFFE ID.
+    /// Fills in process, scope and identity; gives scope and SPIFFE ID.
     async fn explain_claim(
         &self,
         dump: &mut ExplainDump,
         claim: &ProcessClaim,
-    ) -> (Mode, Option<SpiffeId>) {
+    ) -> (Option<Placed>, Option<SpiffeId>) {
         let explained: identity::Explanation = self.identities.explain(claim).await;
         dump.process = Some(match &explained.attestation {
             Ok(attestation) => ProcessDump::from(&attestation.evidence),
@@ -72,8 +75,7 @@ impl Daemon {
         if scope.is_none() {
             dump.notes.push("the process is in no scope: its connections are observed".to_owned());
         }
-        let mode = scope.map_or(Mode::Observe, |placed| placed.scope.mode);
-        (mode, explained.entry.map(|entry| entry.spiffe_id.clone()))
+        (scope, explained.entry.map(|entry| entry.spiffe_id.clone()))
     }
 
     async fn explain_connection(&self, id: &str) -> Result<ExplainDump, Refused> {
@@ -163,7 +165,13 @@ impl Daemon {
         let (mode, local) = match source {
             FlowSource::Process(pid) => {
                 let claim = self.claim(*pid)?;
-                self.explain_claim(&mut dump, &claim).await
+                let (placed, local) = self.explain_claim(&mut dump, &claim).await;
+                let Some(placed) = placed else { return Ok(dump) };
+                if let Some(note) = left_out(&placed.scope, netns::is_own(*pid), destination) {
+                    dump.notes.push(note);
+                    return Ok(dump);
+                }
+                (placed.scope.mode, local)
             }
             FlowSource::Identity(id) => {
                 dump.notes.push("as if the workload were in a strict scope".to_owned());
@@ -173,9 +181,6 @@ impl Daemon {
                 return self.explain_inbound(dump, *address, destination).await;
             }
         };
-        if mode == Mode::Observe {
-            return Ok(dump);
-        }
         let policy = Arc::clone(&self.policy.borrow());
         let dst = OriginalDst::new(destination);
         let found = policy::explain_outbound(&policy, local.as_ref(), mode, dst, None);
@@ -218,6 +223,36 @@ impl Daemon {
     }
 }
 
+/// Why a connection of a process in this scope never reaches the daemon, if it does not: what the
+/// connect programs decide, in their order.
+fn left_out(
+    scope: &Scope,
+    in_own_namespace: io::Result<Option<bool>>,
+    to: SocketAddr,
+) -> Option<String> {
+    let fate = |reason: &str| match scope.mode {
+        Mode::Strict => format!("the kernel programs refuse it ({reason})"),
+        Mode::Observe | Mode::Permissive => "it is not captured: only observed".to_owned(),
+    };
+    if scope.mode == Mode::Observe {
+        return Some("the scope is observed: the connection is not captured".to_owned());
+    }
+    if !scope.outbound_ports.contains(to.port()) {
+        let what = "is not among the scope's outbound_ports: the connection is not captured";
+        return Some(format!("port {} {what}", to.port()));
+    }
+    if let Ok(Some(false)) = in_own_namespace {
+        let fate = fate("foreign_netns");
+        return Some(format!("the process is in a network namespace of its own: {fate}"));
+    }
+    match to.ip().to_canonical() {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+            Some(format!("the destination is link-local: {}", fate("link_local")))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
 /// What a record says of its process, as selectors: those that need a look at the process itself
 /// (groups) are missing.
 fn recorded_selectors(process: &audit::Process) -> Selectors {
@@ -233,4 +268,36 @@ fn recorded_selectors(process: &audit::Process) -> Selectors {
     let id = process.unit.as_ref();
     selectors.extend(id.map(|id| Selector::new("systemd", format!("id:{id}"))));
     selectors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::{FailMode, OtherTransports, PortSet};
+
+    #[test]
+    fn what_the_programs_leave_out_is_said() {
+        let scope = |mode| Scope {
+            cgroup: "/a".to_owned(),
+            uid: None,
+            mode,
+            fail: FailMode::Closed,
+            other_transports: OtherTransports::Allow,
+            inbound_ports: PortSet::all(),
+            outbound_ports: PortSet::parse(&["80"]).unwrap(),
+        };
+        let check = |mode, own, to: &str, part: Option<&str>| {
+            let said = left_out(&scope(mode), Ok(Some(own)), to.parse().unwrap());
+            assert_eq!(said.is_some(), part.is_some(), "{said:?}");
+            assert!(part.is_none_or(|part| said.as_ref().unwrap().contains(part)), "{said:?}");
+        };
+        check(Mode::Permissive, true, "10.0.0.1:80", None);
+        check(Mode::Permissive, true, "10.0.0.1:81", Some("port 81 is not among"));
+        check(Mode::Permissive, true, "[fe80::1]:80", Some("link-local: it is not captured"));
+        check(Mode::Permissive, false, "10.0.0.1:80", Some("namespace of its own: it is not"));
+        check(Mode::Observe, true, "10.0.0.1:80", Some("the scope is observed"));
+        check(Mode::Strict, true, "[fe80::1]:80", Some("refuse it (link_local)"));
+        check(Mode::Strict, false, "10.0.0.1:80", Some("refuse it (foreign_netns)"));
+        check(Mode::Strict, true, "[2001:db8::1]:80", None);
+    }
 }

@@ -1,7 +1,8 @@
 //! The network namespace that the daemon lives in.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use socket2::{Domain, Socket, Type};
 
@@ -24,10 +25,21 @@ pub fn open_own() -> io::Result<File> {
     File::open("/proc/self/ns/net")
 }
 
+/// Whether a process lives in the daemon's own network namespace; none if it is gone.
+///
+/// # Errors
+/// It may not be looked at.
+pub fn is_own(pid: u32) -> io::Result<Option<bool>> {
+    let own = fs::metadata("/proc/self/ns/net")?;
+    match fs::metadata(format!("/proc/{pid}/ns/net")) {
+        Ok(its) => Ok(Some((its.dev(), its.ino()) == (own.dev(), own.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]
@@ -36,8 +48,14 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_in_this_namespace_or_gone() {
+        assert_eq!(is_own(std::process::id()).unwrap(), Some(true));
+        assert_eq!(is_own(1 << 23).unwrap(), None);
+    }
+
+    #[test]
     fn the_descriptor_is_of_this_namespace() {
-        let named = std::fs::metadata("/proc/self/ns/net").unwrap();
+        let named = fs::metadata("/proc/self/ns/net").unwrap();
         assert_eq!(open_own().unwrap().metadata().unwrap().ino(), named.ino());
     }
 }
