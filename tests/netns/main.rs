@@ -20,6 +20,7 @@ mod payload;
 mod permissive;
 mod policy;
 mod programs;
+mod reloads;
 mod scopes;
 mod server_names;
 mod strict;

@@ -38,6 +38,8 @@ pub struct StatusDump {
     pub policy_epoch: u64,
     /// When that was read.
     pub config_loaded: String,
+    /// What is worth telling about it: entries that tie, names that cannot be looked up.
+    pub config_warnings: Vec<String>,
     /// Why the last reload changed nothing, if it did not.
     pub config_problem: Option<String>,
     /// Open connections.
@@ -140,6 +142,9 @@ pub struct EntryDump {
     pub svid_ttl: Option<u64>,
     /// The file that it comes from.
     pub origin: String,
+    /// Entries that match a process equally well: those with the same selectors, and those that
+    /// were seen to. The lowest id goes first.
+    pub tied_with: Vec<String>,
 }
 
 /// One SVID.
@@ -256,6 +261,7 @@ impl From<&RegistrationEntry> for EntryDump {
             selectors: entry.selectors.iter().map(ToString::to_string).collect(),
             svid_ttl: entry.svid_ttl.map(|ttl| ttl.as_secs()),
             origin: entry.origin.clone(),
+            tied_with: Vec::new(),
         }
     }
 }

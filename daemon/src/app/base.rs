@@ -99,6 +99,14 @@ impl Base {
                 Err(format!("none for {}", missing.join(", ")))
             }
         });
+        let config = reload.config();
+        self.readiness.probe("host names", move || {
+            let unresolved: Vec<_> = config.borrow().unresolved.iter().cloned().collect();
+            match unresolved.is_empty() {
+                true => Ok(()),
+                false => Err(format!("not looked up yet: {}", unresolved.join(", "))),
+            }
+        });
         let status = reload.status();
         self.readiness.probe("configuration", move || match &status.borrow().error {
             Some(error) => Err(error.to_string()),

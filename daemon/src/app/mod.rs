@@ -9,6 +9,7 @@ mod events;
 mod explain;
 mod ground;
 mod listeners;
+mod reloads;
 mod run;
 mod scopes;
 mod snapshots;

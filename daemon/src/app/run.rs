@@ -30,6 +30,7 @@ use super::connections::PassingBy;
 use super::events::{self, LostEvents, Recorder};
 use super::ground::{self, Listeners};
 use super::listeners::ListenerTable;
+use super::reloads::{Loaded, Reloads};
 use super::scopes::ScopeTable;
 use super::snapshots::Daemon;
 use super::tasks::{self, Numbers};
@@ -205,8 +206,18 @@ async fn serve(
     base.watch(&started.identities, &reload);
 
     let audit = base.audit.clone();
+    let loaded = Loaded::new(clock::now());
+    let reloads = Reloads {
+        status: reload.status(),
+        metrics: Arc::clone(&base.metrics),
+        audit: audit.clone(),
+        loaded: loaded.clone(),
+        clock: clock::now,
+    };
+    started.tasks.spawn("reloads", reloads.tell(started.tasks.stop()));
     let daemon = Arc::new(Daemon {
-        started: clock::now(),
+        started: loaded.at(),
+        loaded,
         path,
         kernel: started.kernel,
         counters: started.counters,

@@ -16,17 +16,20 @@ use crate::bpf::{Kernel, KernelCounters};
 use crate::config::ReloadHandle;
 use crate::identity::Identities;
 use crate::policy::Policy;
+use crate::registry::RegistrationEntry;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 use crate::workload::NetnsCookie;
 
 use super::doctor;
+use super::reloads::Loaded;
 use super::scopes::{Placed, ScopeTable};
 
 /// Everything that can be asked.
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) started: SystemTime,
+    pub(super) loaded: Loaded,
     pub(super) path: PathBuf,
     pub(super) kernel: Arc<Kernel>,
     pub(super) counters: Arc<KernelCounters>,
@@ -56,7 +59,8 @@ impl Snapshots for Daemon {
             conditions: self.readiness.standings(),
             config: self.path.display().to_string(),
             policy_epoch: config.epoch,
-            config_loaded: format_time(self.started),
+            config_loaded: format_time(self.loaded.at()),
+            config_warnings: self.config_warnings(),
             config_problem: self.reload.status().borrow().error.as_ref().map(ToString::to_string),
             connections: self.connection_counts(),
             scopes: config.scopes.len(),
@@ -85,7 +89,12 @@ impl Snapshots for Daemon {
 
     fn entries(&self) -> Vec<EntryDump> {
         let config = Arc::clone(&self.reload.config().borrow());
-        config.registry.entries().iter().map(|entry| EntryDump::from(entry.as_ref())).collect()
+        let ties = self.identities.ties();
+        let dump = |entry: &Arc<RegistrationEntry>| EntryDump {
+            tied_with: ties.of(&entry.id),
+            ..EntryDump::from(entry.as_ref())
+        };
+        config.registry.entries().iter().map(dump).collect()
     }
 
     fn svids(&self) -> Vec<SvidDump> {
@@ -135,6 +144,18 @@ impl Daemon {
             }
         }
         counts
+    }
+
+    /// What was said of the configuration in force, and what has come to light since.
+    fn config_warnings(&self) -> Vec<String> {
+        let told = self.reload.status().borrow().warnings.iter().map(ToString::to_string).collect();
+        let seen = self.identities.ties().seen();
+        let tie = |(first, other): &(String, String)| {
+            format!(
+                "entries {first} and {other} match a process equally well; the first goes first"
+            )
+        };
+        [told, seen.iter().map(tie).collect::<Vec<_>>()].concat()
     }
 
     fn kernel_counts(&self) -> Vec<CounterDump> {

@@ -71,17 +71,6 @@ fn unmeant(config: &Config, path: &Path) -> Vec<Problem> {
         remedy: remedy.to_owned(),
     };
     let mut warnings = Vec::new();
-    for group in config.registry.twins() {
-        if let [first, others @ ..] = group.as_slice() {
-            for other in others {
-                let what = format!(
-                    "entry at {} has the same selectors as the one at {}, which goes first by its id",
-                    other.origin, first.origin
-                );
-                warnings.push(warning(&other.id, what, "remove one of them, or add a selector"));
-            }
-        }
-    }
     for (index, rule) in config.outbound.iter().enumerate() {
         if let Some(first) = outbound_before(&config.outbound, index) {
             let what = format!("the rule never decides: `{first}` goes before it");

@@ -8,12 +8,14 @@ use super::build::{build, include_dir};
 use super::file::{Part, read};
 use super::{Config, Names, Problem, Problems, SystemResolver};
 
-/// Loads the configuration at this path. Blocks: it reads files and looks up host names.
+/// Loads the configuration at this path for a daemon that starts: a name in a rule that cannot be
+/// looked up holds it up no longer than that takes. Blocks: it reads files and looks up host names.
 ///
 /// # Errors
 /// Everything that is wrong, at once; nothing of the configuration is to be used then.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    load_with(path, &Names::new(Arc::new(SystemResolver))).map(|(config, _)| config)
+    let names = Names::new(Arc::new(SystemResolver)).or_later();
+    load_with(path, &names).map(|(config, _)| config)
 }
 
 /// Loads the configuration, looking up host names as told. Also gives warnings.

@@ -1,6 +1,7 @@
 //! Host names in rules, looked up when the rules are loaded and never again until the next load.
 //! A name that cannot be looked up is an error, unless an older configuration knew it: then its
-//! addresses stay.
+//! addresses stay. A daemon that starts waits for no resolver: such names have no addresses until
+//! they can be looked up, which is tried again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -35,6 +36,14 @@ pub struct Names {
     resolver: Arc<dyn Resolve>,
     timeout: Duration,
     known: Addresses,
+    later: Later,
+}
+
+/// Which names may be without addresses for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Later {
+    All,
+    These(BTreeSet<String>),
 }
 
 /// The longest that all lookups of one load may take together.
@@ -43,7 +52,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 impl Names {
     /// Looks up names with this resolver; all of them together may take 5 seconds.
     pub fn new(resolver: Arc<dyn Resolve>) -> Self {
-        Self { resolver, timeout: TIMEOUT, known: Addresses::new() }
+        let later = Later::These(BTreeSet::new());
+        Self { resolver, timeout: TIMEOUT, known: Addresses::new(), later }
     }
 
     /// Keeps these addresses for names that cannot be looked up.
@@ -51,6 +61,28 @@ impl Names {
     pub fn or_keep(mut self, known: Addresses) -> Self {
         self.known = known;
         self
+    }
+
+    /// Names that cannot be looked up are no error: they have no addresses for now.
+    #[must_use]
+    pub fn or_later(mut self) -> Self {
+        self.later = Later::All;
+        self
+    }
+
+    /// The same, for these names alone.
+    #[must_use]
+    pub fn or_later_these(mut self, names: BTreeSet<String>) -> Self {
+        self.later = Later::These(names);
+        self
+    }
+
+    /// Whether this name may be without addresses for now.
+    pub(super) fn may_come_later(&self, name: &str) -> bool {
+        match &self.later {
+            Later::All => true,
+            Later::These(names) => names.contains(name),
+        }
     }
 
     /// Another limit than 5 seconds.

@@ -48,6 +48,10 @@ pub struct ReloadStatus {
     pub error: Option<ReloadError>,
     /// What is worth telling about the configuration in force.
     pub warnings: Vec<Problem>,
+    /// How often another configuration was taken over.
+    pub taken_over: u64,
+    /// How often one was refused.
+    pub refused: u64,
 }
 
 /// Watches the files and publishes what they say.
@@ -142,7 +146,8 @@ impl Reloader {
             }
             watches.renew();
             let now = self.fingerprint().await;
-            if now != seen {
+            let waits_for_names = !self.config.borrow().unresolved.is_empty();
+            if now != seen || waits_for_names {
                 seen = now;
                 // The outcome stands in the status and the log.
                 let _outcome = self.reload().await.is_ok();
@@ -171,7 +176,9 @@ impl Reloader {
 
     async fn take_over(&self) -> Result<bool, ReloadError> {
         let old = Arc::clone(&self.config.borrow());
-        let names = Names::new(Arc::clone(&self.resolver)).or_keep(old.addresses.clone());
+        let names = Names::new(Arc::clone(&self.resolver))
+            .or_keep(old.addresses.clone())
+            .or_later_these(old.unresolved.clone());
         let path = self.path.clone();
         let loaded = tokio::task::spawn_blocking(move || load_with(&path, &names)).await;
         let loaded = match loaded {
@@ -185,19 +192,27 @@ impl Reloader {
         let (mut new, warnings) = match judged {
             Ok(judged) => judged,
             Err(error) => {
-                self.status.send_modify(|status| status.error = Some(error.clone()));
+                self.status.send_modify(|status| {
+                    status.error = Some(error.clone());
+                    status.refused += 1;
+                });
                 return Err(error);
             }
         };
-        for warning in &warnings {
-            tracing::warn!(%warning, "configuration");
+        if warnings != self.status.borrow().warnings {
+            for warning in &warnings {
+                tracing::warn!(%warning, "configuration");
+            }
         }
         new.epoch = old.epoch;
         let is_new = new != *old;
         if is_new {
             new.epoch += 1;
         }
-        self.status.send_replace(ReloadStatus { epoch: new.epoch, error: None, warnings });
+        self.status.send_modify(|status| {
+            (status.epoch, status.error, status.warnings) = (new.epoch, None, warnings);
+            status.taken_over += u64::from(is_new);
+        });
         if is_new {
             self.config.send_replace(Arc::new(new));
         }

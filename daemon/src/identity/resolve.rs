@@ -12,7 +12,7 @@ use super::issuer::{AuthorityStatus, IssueError, Issuer};
 use super::slot::{Slot, SlotKey, Source, SvidStatus};
 use crate::attest::{AttestError, Attestation, Attestor};
 use crate::policy::DenyReason;
-use crate::registry::{RegistrationEntry, Registry};
+use crate::registry::{RegistrationEntry, Registry, SeenTies, Ties};
 use crate::spiffe::{BundleSet, X509Svid};
 use crate::sys::clock;
 use crate::workload::ProcessClaim;
@@ -90,6 +90,7 @@ pub(super) struct Inner {
     pub(super) source: Source,
     pub(super) settings: IdentitySettings,
     slots: Mutex<HashMap<SlotKey, Arc<Slot>>>,
+    ties: SeenTies,
 }
 
 impl IdentityError {
@@ -127,7 +128,8 @@ impl Identities {
             clock: settings.clock,
             woken: Arc::new(Notify::new()),
         };
-        let inner = Inner { attestor, registry, source, settings, slots: Mutex::default() };
+        let (slots, ties) = (Mutex::default(), SeenTies::default());
+        let inner = Inner { attestor, registry, source, settings, slots, ties };
         Self { inner: Arc::new(inner) }
     }
 
@@ -168,6 +170,12 @@ impl Identities {
         self.inner.source.issuer.authorities()
     }
 
+    /// Entries that match a process equally well.
+    pub fn ties(&self) -> Ties {
+        let registry = Arc::clone(&self.inner.registry.borrow());
+        self.inner.ties.among(&registry)
+    }
+
     /// Every SVID, in the order of the entries' ids.
     pub fn svids(&self) -> Vec<SvidStatus> {
         let mut svids: Vec<_> = self.inner.all_slots().iter().map(|slot| slot.status()).collect();
@@ -182,7 +190,9 @@ impl Inner {
     fn slot_of(&self, attestation: &Attestation) -> Option<(Arc<RegistrationEntry>, Arc<Slot>)> {
         let mut slots = self.slots();
         let registry = Arc::clone(&self.registry.borrow());
-        let entry = registry.find(&attestation.selectors).entry?;
+        let found = registry.find(&attestation.selectors);
+        let entry = found.entry?;
+        self.ties.note(&entry, &found.tied);
         let slot = self.slot(&mut slots, &entry);
         Some((entry, slot))
     }
@@ -204,6 +214,7 @@ impl Inner {
     pub(super) fn reconcile(&self) {
         let mut slots = self.slots();
         let registry = Arc::clone(&self.registry.borrow());
+        self.ties.retain(&registry);
         let known: HashSet<SlotKey> =
             registry.entries().iter().map(|entry| SlotKey::from(entry.as_ref())).collect();
         slots.retain(|key, slot| {

@@ -3,9 +3,11 @@
 
 mod entry;
 mod matcher;
+mod ties;
 
 #[cfg(test)]
 mod tests;
 
 pub use entry::{RegistrationEntry, RegistryError};
 pub use matcher::{Lookup, NearMiss, Registry};
+pub use ties::{SeenTies, Ties};

@@ -33,7 +33,7 @@ pub(in crate::cli) fn scopes(scopes: &[ScopeDump]) -> String {
 }
 
 pub(in crate::cli) fn entries(entries: &[EntryDump]) -> String {
-    let mut columns = Columns::new(&["ID", "SPIFFE ID", "SELECTORS", "TTL", "FROM"]);
+    let mut columns = Columns::new(&["ID", "SPIFFE ID", "SELECTORS", "TTL", "FROM", "NOTE"]);
     for entry in entries {
         let ttl = entry
             .svid_ttl
@@ -44,9 +44,17 @@ pub(in crate::cli) fn entries(entries: &[EntryDump]) -> String {
             cell(entry.selectors.join(" ")),
             maybe(ttl),
             cell(&entry.origin),
+            toned(tie(entry), Tone::Doubtful),
         ]);
     }
     columns.render()
+}
+
+fn tie(entry: &EntryDump) -> String {
+    match entry.tied_with.is_empty() {
+        true => String::new(),
+        false => format!("ties with {}", entry.tied_with.join(", ")),
+    }
 }
 
 pub(in crate::cli) fn svids(svids: &[SvidDump]) -> String {

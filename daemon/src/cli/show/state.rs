@@ -16,6 +16,9 @@ pub(in crate::cli) fn status(status: &StatusDump) -> String {
     fact("Node", format!("{} of {}", status.node, status.trust_domain));
     fact("Running", format!("pid {} since {}", status.pid, status.started));
     fact("Configuration", format!("{} read {}", status.config, status.config_loaded));
+    for warning in &status.config_warnings {
+        fact("Warning", warning.clone());
+    }
     if let Some(problem) = &status.config_problem {
         fact("Problem", format!("the file as it is now is not in force: {problem}"));
     }

@@ -1,5 +1,6 @@
 //! Registration entries: what `[[entry]]` means.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -8,7 +9,7 @@ use super::selectors;
 use super::whole::{Around, LONGEST_NAME};
 use crate::config::file::{EntryTable, Interval};
 use crate::config::problem::{Place, Problem, Reader};
-use crate::registry::RegistrationEntry;
+use crate::registry::{RegistrationEntry, Registry};
 use crate::spiffe::{SpiffeId, TrustDomain, hex, parse_id};
 use crate::workload::{Selector, Selectors};
 
@@ -78,6 +79,29 @@ pub(super) fn entry(
             origin: format!("{}:{line}", reader.path.display()),
         },
     })
+}
+
+/// What is said of entries with the very same selectors: the first by its id goes before all others.
+pub(super) fn twins(registry: &Registry, main: &Path) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for group in registry.twins() {
+        let [first, others @ ..] = group.as_slice() else { continue };
+        for other in others {
+            let what = format!(
+                "entry at {} has the same selectors as the one at {}, which goes first by its id",
+                other.origin, first.origin
+            );
+            warnings.push(Problem {
+                file: main.to_owned(),
+                line: None,
+                key: other.id.clone(),
+                value: None,
+                what,
+                remedy: "remove one of them, or add a selector".to_owned(),
+            });
+        }
+    }
+    warnings
 }
 
 fn spiffe_id(

@@ -93,7 +93,11 @@ fn addresses(
     let found = around.addresses.get(name);
     if let Some(why) = around.failed.get(name) {
         let remedy = "check the name and this host's resolver, or write addresses under `to`";
-        if found.is_none() {
+        if found.is_none() && around.names.may_come_later(name) {
+            let what = format!("cannot be looked up yet, the rule matches no address of it: {why}");
+            around.warnings.push(reader.warning(place, what, remedy));
+            around.unresolved.insert(name.to_owned());
+        } else if found.is_none() {
             reader.problem(place, format!("cannot be looked up: {why}"), remedy);
         } else {
             let what = format!("cannot be looked up, its old addresses stay: {why}");

@@ -23,6 +23,10 @@ pub(super) struct Around<'a> {
     pub(super) addresses: &'a Addresses,
     /// Why hosts could not be looked up.
     pub(super) failed: &'a BTreeMap<String, String>,
+    /// How they were.
+    pub(super) names: &'a Names,
+    /// Those that have no addresses for now.
+    pub(super) unresolved: BTreeSet<String>,
     /// Names of rules so far, and where they stand.
     pub(super) rule_names: BTreeMap<String, String>,
     /// What is worth telling and stops nobody.
@@ -52,6 +56,8 @@ pub(in crate::config) fn build(
         capture: config.as_ref().map_or("/".to_owned(), |config| config.capture.cgroup.clone()),
         addresses: &addresses,
         failed: &failed,
+        names,
+        unresolved: BTreeSet::new(),
         rule_names: BTreeMap::new(),
         warnings: Vec::new(),
     };
@@ -63,7 +69,8 @@ pub(in crate::config) fn build(
         parts.take(document.tables, &format!("{stem}/"), &mut reader, &mut around);
     }
     let registry = parts.registry(problems);
-    let Around { mut warnings, .. } = around;
+    let Around { mut warnings, unresolved, .. } = around;
+    warnings.extend(registry.iter().flat_map(|registry| entries::twins(registry, &main.path)));
     warnings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     let (Some(mut config), Some(registry), true) = (config, registry, problems.is_empty()) else {
         return (None, warnings);
@@ -73,6 +80,7 @@ pub(in crate::config) fn build(
     config.outbound = parts.outbound;
     config.inbound = parts.inbound;
     config.addresses = addresses;
+    config.unresolved = unresolved;
     (Some(config), warnings)
 }
 

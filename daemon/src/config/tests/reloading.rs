@@ -147,8 +147,46 @@ async fn a_name_that_cannot_be_looked_up_any_more_keeps_its_addresses() {
     assert_eq!(running.handle.reload_now().await, Ok(false));
     let status = running.handle.status().borrow().clone();
     assert!(status.warnings[0].to_string().contains("its old addresses stay"), "{status:?}");
+    // A name that was never known is refused, unless the daemon has started without it.
     running.files.write("conf.d/a.toml", &named("two.example.org"));
     running.says("cannot be looked up: nobody answers").await;
     assert!(running.handle.config().borrow().addresses.contains_key("one.example.org"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_starts_without_a_resolver_and_looks_names_up_when_there_is_one() {
+    let resolver = Arc::new(Forgetful(AtomicBool::new(true)));
+    let shared: Arc<dyn Resolve> = Arc::<Forgetful>::clone(&resolver);
+    let rule = |host: &str| {
+        format!("[[outbound]]\naction = \"refuse\"\nports = 1\nhosts = [\"{host}\"]\n")
+    };
+    let files = Files::new(MAIN);
+    files.write("conf.d/a.toml", &rule("one.example.org"));
+    let names = Names::new(Arc::clone(&shared)).or_later();
+    let (config, warnings) = load_with(&files.main(), &names).unwrap();
+    assert!(warnings[0].to_string().contains("cannot be looked up yet"), "{warnings:?}");
+    let address = "10.0.0.7".parse().unwrap();
+    assert!(!config.outbound[0].to.contains(address), "it matches nothing");
+    let reloader = Reloader::with_resolver(files.main(), config, shared);
+    let (handle, mut tasks) = (reloader.handle(), Tasks::new());
+    let stop = tasks.stop();
+    tasks.spawn("reload", reloader.run(stop));
+    let running = Running { files, handle, tasks };
+    assert_eq!(running.handle.reload_now().await, Ok(false));
+    assert_eq!(running.handle.config().borrow().unresolved.len(), 1);
+    let more = format!("{}{}", rule("one.example.org"), rule("two.example.org"));
+    running.files.write("conf.d/a.toml", &more);
+    running.says("`two.example.org`: cannot be looked up: nobody answers").await;
+    running.files.write("conf.d/a.toml", &rule("one.example.org"));
+    assert_eq!(running.handle.reload_now().await, Ok(false));
+    resolver.0.store(false, Ordering::Relaxed);
+    let mut config = running.handle.config();
+    let found = |config: &Arc<Config>| config.outbound[0].to.contains(address);
+    tokio::time::timeout(SOON, config.wait_for(found)).await.unwrap().unwrap();
+    assert!(running.handle.config().borrow().unresolved.is_empty());
+    let status = running.handle.status().borrow().clone();
+    assert_eq!((status.epoch, status.taken_over), (2, 1), "{status:?}");
+    assert!(status.refused >= 1, "{status:?}");
     running.stop().await;
 }
