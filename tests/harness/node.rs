@@ -255,11 +255,6 @@ impl Node {
         daemon.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
-    /// What the daemon has said.
-    pub fn said(&self) -> String {
-        tail(&self.log(), 1000)
-    }
-
     /// Holds the daemon still: what happens now, it sees only later.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ fn a_daemon_on_a_full_disk_is_not_ready_says_why_and_still_stops() -> Result<()>
         lab.a.terminate()?;
         eventually("the end of the daemon", || lab.a.has_ended().then_some(()))?;
         ensure!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
-        let said = lab.a.said();
+        let said = lab.a.logged();
         ensure!(said.contains("these audit records are lost"), "not a word of what is lost");
         Ok(())
     })

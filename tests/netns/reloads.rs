@@ -49,7 +49,7 @@ fn entries_that_tie_are_told() -> Result<()> {
     let rules = Rules::client_calls_server().entry("zz-same", &[&uid]).entry("zz-other", &[&gid]);
     Lab::check(&rules, |lab| {
         let same = "zz-same: entry at";
-        eventually("a warning in the log", || lab.a.said().contains(same).then_some(()))?;
+        eventually("a warning in the log", || lab.a.logged().contains(same).then_some(()))?;
         ensure!(lab.a.ask(&["status"])?.contains("has the same selectors"));
         let said = lab.a.ask(&["entries", "--output", "json"])?;
         ensure!(said.contains("zz-same") && !said.contains("[\"zz-other\""), "{said}");
@@ -59,7 +59,7 @@ fn entries_that_tie_are_told() -> Result<()> {
         lab.client().run(probe()?, &["talk", &to])?.ok()?;
         let seen = lab.a.ask(&["status"])?;
         ensure!(seen.contains("client and zz-other match"), "{seen}");
-        ensure!(lab.a.said().contains("two entries match a process equally well"));
+        ensure!(lab.a.logged().contains("two entries match a process equally well"));
         ensure!(lab.a.ask(&["entries"])?.contains("ties with zz-other, zz-same"));
         Ok(())
     })
@@ -80,7 +80,7 @@ fn a_daemon_starts_without_a_resolver_and_strict_refuses() -> Result<()> {
         let socket = lab.a.socket();
         let said = lab.a.tacit(&["status", "--socket", &socket.to_string_lossy()])?;
         ensure!(said.stdout.contains("db.invalid"), "{said:?}");
-        let warned = || lab.a.said().contains("cannot be looked up yet").then_some(());
+        let warned = || lab.a.logged().contains("cannot be looked up yet").then_some(());
         eventually("a warning in the log", warned)?;
         // For who asks before anything runs, it is an error.
         let said = lab.a.tacit(&["check", "--config", &lab.a.config().to_string_lossy()])?;

@@ -1,6 +1,5 @@
 //! The composition root: builds every part in order, wires them, owns the shutdown. The only
 //! folder that knows all modules; nobody imports it. Start at [`run()`].
-// oversize: one file per thing that is kept going; what they have in common is this module
 
 mod base;
 mod connections;
@@ -9,7 +8,6 @@ mod events;
 mod explain;
 mod ground;
 mod listeners;
-mod reloads;
 mod run;
 mod scopes;
 mod snapshots;

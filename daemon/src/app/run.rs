@@ -30,10 +30,9 @@ use super::connections::PassingBy;
 use super::events::{self, LostEvents, Recorder};
 use super::ground::{self, Listeners};
 use super::listeners::ListenerTable;
-use super::reloads::{Loaded, Reloads};
 use super::scopes::ScopeTable;
 use super::snapshots::Daemon;
-use super::tasks::{self, Numbers};
+use super::tasks::{self, Loaded, Numbers, Reloads};
 
 /// How long the last records may take to be written once everything else has ended.
 const LAST_RECORDS: Duration = Duration::from_secs(5);

@@ -22,8 +22,8 @@ use crate::sys::clock;
 use crate::workload::NetnsCookie;
 
 use super::doctor;
-use super::reloads::Loaded;
 use super::scopes::{Placed, ScopeTable};
+use super::tasks::Loaded;
 
 /// Everything that can be asked.
 #[derive(Debug)]

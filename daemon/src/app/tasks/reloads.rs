@@ -13,14 +13,14 @@ use crate::shutdown::Stop;
 
 /// When the configuration in force was loaded. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Loaded(Arc<Mutex<SystemTime>>);
+pub(in crate::app) struct Loaded(Arc<Mutex<SystemTime>>);
 
 impl Loaded {
-    pub(super) fn new(at: SystemTime) -> Self {
+    pub(in crate::app) fn new(at: SystemTime) -> Self {
         Self(Arc::new(Mutex::new(at)))
     }
 
-    pub(super) fn at(&self) -> SystemTime {
+    pub(in crate::app) fn at(&self) -> SystemTime {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -30,16 +30,16 @@ impl Loaded {
 }
 
 /// Tells of each reload until the daemon drains.
-pub(super) struct Reloads {
-    pub(super) status: watch::Receiver<ReloadStatus>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) audit: Audit,
-    pub(super) loaded: Loaded,
-    pub(super) clock: fn() -> SystemTime,
+pub(in crate::app) struct Reloads {
+    pub(in crate::app) status: watch::Receiver<ReloadStatus>,
+    pub(in crate::app) metrics: Arc<Metrics>,
+    pub(in crate::app) audit: Audit,
+    pub(in crate::app) loaded: Loaded,
+    pub(in crate::app) clock: fn() -> SystemTime,
 }
 
 impl Reloads {
-    pub(super) async fn tell(mut self, mut stop: Stop) {
+    pub(in crate::app) async fn tell(mut self, mut stop: Stop) {
         let mut before = ReloadStatus::default();
         loop {
             let now = self.status.borrow_and_update().clone();
