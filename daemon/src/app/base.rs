@@ -102,9 +102,10 @@ impl Base {
         let config = reload.config();
         self.readiness.probe("host names", move || {
             let unresolved: Vec<_> = config.borrow().unresolved.iter().cloned().collect();
-            match unresolved.is_empty() {
-                true => Ok(()),
-                false => Err(format!("not looked up yet: {}", unresolved.join(", "))),
+            if unresolved.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("not looked up yet: {}", unresolved.join(", ")))
             }
         });
         let status = reload.status();

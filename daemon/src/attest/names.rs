@@ -43,7 +43,23 @@ type Known = Mutex<HashMap<u32, Asked>>;
 #[derive(Debug)]
 struct Asked {
     since: Instant,
-    answer: watch::Receiver<Option<Name>>,
+    answer: Answer,
+}
+
+type Answer = watch::Receiver<Option<Told>>;
+
+/// What the host's databases said.
+#[derive(Debug)]
+struct Told(Name);
+
+/// What is remembered of a name.
+enum Recalled {
+    /// It is known, or on its way.
+    Answer(Answer),
+    /// It was asked for, and nobody has answered for too long.
+    Silence,
+    /// It is to be asked for.
+    Nothing,
 }
 
 impl Names {
@@ -76,22 +92,11 @@ impl Names {
         until: Instant,
         ask: impl FnOnce(u32) -> Name + Send + 'static,
     ) -> Name {
-        let asked = match self.recall(known, id) {
-            Some(asked) => asked,
-            None => {
-                let thread = timeout_at(until, Arc::clone(&self.threads).acquire_owned()).await;
-                let Ok(Ok(thread)) = thread else { return None };
-                let (tell, answer) = watch::channel(None);
-                remember(known, id, answer.clone());
-                // Not waited for beyond our patience: a name that comes late is kept.
-                let _detached = tokio::task::spawn_blocking(move || {
-                    tell.send_replace(Some(ask(id)));
-                    drop(thread);
-                });
-                Some(answer)
-            }
+        let mut answer = match self.recall(known, id) {
+            Recalled::Answer(answer) => answer,
+            Recalled::Silence => return None,
+            Recalled::Nothing => self.ask(known, id, until, ask).await?,
         };
-        let mut answer = asked?;
         let answered = timeout_at(until, answer.wait_for(Option::is_some)).await;
         if answered.is_err() {
             tracing::warn!(
@@ -99,26 +104,50 @@ impl Names {
                 "the name of a user or group is not told in time; who needs it for an identity has none"
             );
         }
-        answered.ok()?.ok()?.clone().flatten()
+        answered.ok()?.ok()?.as_ref()?.0.clone()
     }
 
-    /// What was asked lately: its answer, or none if nobody has answered for too long. `None` if it
-    /// is to be asked.
-    #[expect(clippy::option_option, reason = "nothing asked, nothing to wait for, an answer")]
-    fn recall(&self, known: &Known, id: u32) -> Option<Option<watch::Receiver<Option<Name>>>> {
+    /// Asks on a thread of its own; none if no thread is free in time. It is not waited for beyond our
+    /// patience: a name that comes late is kept.
+    async fn ask(
+        &self,
+        known: &Known,
+        id: u32,
+        until: Instant,
+        ask: impl FnOnce(u32) -> Name + Send + 'static,
+    ) -> Option<Answer> {
+        let thread = timeout_at(until, Arc::clone(&self.threads).acquire_owned()).await;
+        let thread = thread.ok()?.ok()?;
+        let (tell, answer) = watch::channel(None);
+        remember(known, id, answer.clone());
+        let _detached = tokio::task::spawn_blocking(move || {
+            tell.send_replace(Some(Told(ask(id))));
+            drop(thread);
+        });
+        Some(answer)
+    }
+
+    fn recall(&self, known: &Known, id: u32) -> Recalled {
         let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = known.get(&id)?;
-        let (age, answered) = (asked.since.elapsed(), asked.answer.borrow().is_some());
-        match answered {
-            true => (age < FRESH_FOR).then(|| Some(asked.answer.clone())),
-            // The thread is gone without an answer: it is asked again.
-            false if asked.answer.has_changed().is_err() => None,
-            false => Some((age < self.patience).then(|| asked.answer.clone())),
+        let Some(asked) = known.get(&id) else { return Recalled::Nothing };
+        let age = asked.since.elapsed();
+        if asked.answer.borrow().is_some() {
+            let is_fresh = age < FRESH_FOR;
+            return if is_fresh {
+                Recalled::Answer(asked.answer.clone())
+            } else {
+                Recalled::Nothing
+            };
         }
+        // A thread that is gone without an answer: it is asked again.
+        if asked.answer.has_changed().is_err() {
+            return Recalled::Nothing;
+        }
+        if age < self.patience { Recalled::Answer(asked.answer.clone()) } else { Recalled::Silence }
     }
 }
 
-fn remember(known: &Known, id: u32, answer: watch::Receiver<Option<Name>>) {
+fn remember(known: &Known, id: u32, answer: Answer) {
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     if known.len() >= KEPT {
         known.retain(|_, asked| asked.answer.borrow().is_none());

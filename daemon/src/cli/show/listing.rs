@@ -51,10 +51,10 @@ pub(in crate::cli) fn entries(entries: &[EntryDump]) -> String {
 }
 
 fn tie(entry: &EntryDump) -> String {
-    match entry.tied_with.is_empty() {
-        true => String::new(),
-        false => format!("ties with {}", entry.tied_with.join(", ")),
+    if entry.tied_with.is_empty() {
+        return String::new();
     }
+    format!("ties with {}", entry.tied_with.join(", "))
 }
 
 pub(in crate::cli) fn svids(svids: &[SvidDump]) -> String {

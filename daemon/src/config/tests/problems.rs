@@ -134,11 +134,11 @@ fn scopes_that_the_kernel_cannot_hold() {
     let scope = |cgroup: &str, more: &str| {
         format!("[[scope]]\ncgroup = \"{cgroup}\"\nmode = \"observe\"\n{more}")
     };
-    let list = |count: u16| (0..count).map(|n| format!("{}, ", 1000 + 2 * n)).collect::<String>();
+    let list = |count: u16| (0..count).map(|n| 1000 + 2 * n).collect::<Vec<_>>();
     for key in ["inbound_ports", "outbound_ports"] {
-        let ports = |count| format!("{key} = [{}]\n", list(count));
-        let parts = [&format!("scope[0].{key}: `["), "more than 8 ports and ranges", "join some"];
-        check(&scope("/a", &ports(9)), &parts);
+        let ports = |count| format!("{key} = {:?}\n", list(count));
+        let told = [&format!("scope[0].{key}: `["), "more than 8 ports and ranges", "join some"];
+        check(&scope("/a", &ports(9)), &told);
         good(&scope("/a", &ports(8)));
     }
     check(&scope(&format!("/{}", "a".repeat(255)), ""), &[":4: scope[0].cgroup", "than 255 bytes"]);
