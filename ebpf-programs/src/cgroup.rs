@@ -32,7 +32,8 @@ pub fn tacit_cgroup_made(ctx: RawTracePointContext) -> i32 {
     room.path = [0; MAX_PATH];
     let to = room.path.as_mut_ptr().cast::<c_void>();
     // SAFETY: the helper writes at most so many bytes.
-    if unsafe { bpf_probe_read_kernel_str(to, MAX_PATH as u32, path as *const c_void) } < 0 {
+    let length = unsafe { bpf_probe_read_kernel_str(to, MAX_PATH as u32, path as *const c_void) };
+    if length < 0 || length == MAX_PATH as i64 && is_longer(path) {
         return 0;
     }
     let Some(wanted) = maps::scopes_at(room) else {
@@ -56,4 +57,11 @@ pub fn tacit_cgroup_made(ctx: RawTracePointContext) -> i32 {
     }
     wanted.cgroup = id;
     0
+}
+
+/// Whether the path goes on where the room ends: then it is not the one that was read, but of a
+/// cgroup below that, which must not take the place of the one above.
+#[inline(always)]
+fn is_longer(path: u64) -> bool {
+    acting::field::<u8>(path, MAX_PATH as u32 - 1) != 0
 }
