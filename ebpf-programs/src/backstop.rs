@@ -2,14 +2,15 @@
 //!
 //! A redirected address does not redirect the route: a socket's own options can still carry a
 //! packet elsewhere. So whatever a strict socket sends on an interface other than loopback is
-//! dropped here, and whatever reaches a strict listener without being the daemon's own dial.
+//! dropped here, and whatever reaches a strict listener without being the daemon's own dial. On
+//! loopback a packet must name no further hops: the host would send it on as nobody's.
 //! Strictness is the socket's (its storage) or that of the cgroup in which it was made.
 
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_sk_ancestor_cgroup_id, bpf_sk_fullsock, bpf_skb_load_bytes,
+    bpf_get_socket_uid, bpf_sk_ancestor_cgroup_id, bpf_sk_fullsock, bpf_skb_load_bytes,
 };
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -25,12 +26,17 @@ const TCP_LISTEN: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 const DNS: u16 = 53;
+/// `ETH_P_IPV6` as the context has it.
+const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+/// IPv6 extension headers that are a routing header or may stand before one (RFC 8200, 4.1):
+/// hop-by-hop options, routing, destination options.
+const ROUTING: [u8; 3] = [0, 43, 60];
 
 #[cgroup_skb(egress)]
 pub fn tacit_egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: plain context field.
-    if unsafe { (*skb).ifindex } == LOOPBACK_IFINDEX {
+    if unsafe { (*skb).ifindex } == LOOPBACK_IFINDEX && !names_further_hops(skb) {
         return PASS;
     }
     let Some(config) = maps::config() else {
@@ -42,7 +48,7 @@ pub fn tacit_egress(ctx: SkBuffContext) -> i32 {
     let Some(sk) = full_socket(skb) else {
         return PASS;
     };
-    let Some(scope_id) = strict_scope(config, sk) else {
+    let Some(scope_id) = strict_scope(config, skb, sk) else {
         return PASS;
     };
     let header = Header::of(skb);
@@ -78,7 +84,7 @@ pub fn tacit_ingress(ctx: SkBuffContext) -> i32 {
     if unsafe { (*sk).state } != TCP_LISTEN {
         return PASS;
     }
-    let Some(scope_id) = strict_scope(config, sk) else {
+    let Some(scope_id) = strict_scope(config, skb, sk) else {
         return PASS;
     };
     let header = Header::of(skb);
@@ -116,7 +122,7 @@ fn full_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
 /// The strict scope of the socket, by its own record or by the cgroup in which it was made.
 /// None: not strict, or the daemon's own.
 #[inline(always)]
-fn strict_scope(config: &Config, sk: *mut bpf_sock) -> Option<u32> {
+fn strict_scope(config: &Config, skb: *mut __sk_buff, sk: *mut bpf_sock) -> Option<u32> {
     // What the record says may be older than the scopes: the cgroup is asked too, for its users.
     let mut users = (ANY_USER, ANY_USER);
     if let Some(socket) = maps::socket(sk.cast::<c_void>()) {
@@ -126,13 +132,33 @@ fn strict_scope(config: &Config, sk: *mut bpf_sock) -> Option<u32> {
         if scope::mode_of(socket.scope) == mode::STRICT {
             return Some(socket.scope);
         }
-        users = (socket.owner.real_uid, socket.owner.uid);
+        if socket.owner.seen_ns != 0 {
+            users = (socket.owner.real_uid, socket.owner.uid);
+        }
+    }
+    if users.0 == ANY_USER {
+        // Older than the programs, or made in no scope: the kernel knows whose socket it is.
+        // SAFETY: the helper takes the context.
+        let uid = unsafe { bpf_get_socket_uid(skb) };
+        users = (uid, uid);
     }
     // SAFETY: the helper takes a full socket and a plain number.
     let by_cgroup = scope::of_cgroups(config, users, |level| unsafe {
         bpf_sk_ancestor_cgroup_id(sk.cast::<c_void>(), level)
     });
     if scope::mode_of(by_cgroup) == mode::STRICT { Some(by_cgroup) } else { None }
+}
+
+/// Whether a packet on loopback may be meant for elsewhere: by a routing header, which any user can
+/// ask for, or by IPv4 options, of which the source route is one.
+#[inline(always)]
+fn names_further_hops(skb: *mut __sk_buff) -> bool {
+    // SAFETY: plain context field.
+    if unsafe { (*skb).protocol } == IPV6 {
+        let next = load::<u8>(skb, 6).unwrap_or(ROUTING[0]);
+        return next == ROUTING[0] || next == ROUTING[1] || next == ROUTING[2];
+    }
+    load::<u8>(skb, 0).unwrap_or(0) != 0x45
 }
 
 #[inline(always)]
