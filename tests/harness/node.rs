@@ -14,7 +14,7 @@ use crate::audit_log::AuditLog;
 use crate::capture::Capture;
 use crate::config::{Place, Rules};
 use crate::pod::{Group, Pod};
-use crate::process::{Finished, end, finish, must_run, pid, start, tacit, tail};
+use crate::process::{Finished, end, finish, must_run, pid, start, switched, tacit, tail};
 use crate::wait::soon;
 use crate::{ca, cgroup};
 
@@ -98,12 +98,32 @@ impl Node {
         fs::rename(new, self.config()).context("cannot write the configuration")
     }
 
+    /// Adds to the configuration what no [`Rules`] can say.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn amend(&self, toml: &str) -> Result<()> {
+        let mut text = fs::read_to_string(self.config())?;
+        text.push_str(toml);
+        fs::write(self.config(), text).context("cannot write the configuration")
+    }
+
     /// Starts the daemon and waits until it is ready.
     ///
     /// # Errors
     /// When it is not ready in time; the error shows what it said.
     pub fn start(&self) -> Result<()> {
-        self.start_until("a ready daemon", || self.is_ready())
+        self.start_until((&tacit()?, ""), "a ready daemon", || self.is_ready())
+    }
+
+    /// Starts the test build of the daemon in the daemon's place, with these countermeasures
+    /// switched off (a bit each, as `tests/attack/switches.rs` numbers them).
+    ///
+    /// # Errors
+    /// As for [`Node::start`].
+    pub fn start_switched(&self, off: u64) -> Result<()> {
+        let daemon = (&*switched()?, &*off.to_string());
+        self.start_until(daemon, "a ready daemon", || self.is_ready())
     }
 
     /// Starts a daemon that will not be ready, and waits until it answers.
@@ -116,15 +136,23 @@ impl Node {
             let asked = self.tacit(&["status", "--socket", &socket.to_string_lossy()]);
             asked.is_ok_and(|said| said.stdout.contains("NOT ready"))
         };
-        self.start_until("an answering daemon", answers)
+        self.start_until((&tacit()?, ""), "an answering daemon", answers)
     }
 
-    fn start_until(&self, what: &str, is_up: impl Fn() -> bool) -> Result<()> {
+    fn start_until(
+        &self,
+        (daemon, switched_off): (&Path, &str),
+        what: &str,
+        is_up: impl Fn() -> bool,
+    ) -> Result<()> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.netns));
         command.args(["--", "sh", "-c", "echo 0 >\"$1\" && shift && exec \"$@\"", "sh"]);
         command.arg(self.cgroup_dir.join("daemon/cgroup.procs"));
-        command.arg(tacit()?).arg("run").arg("--config").arg(self.config());
+        command.arg(daemon).arg("run").arg("--config").arg(self.config());
+        if !switched_off.is_empty() {
+            command.env("TACIT_SWITCHED_OFF", switched_off);
+        }
         let mut child = start(&mut command, &self.log())?;
         let ready = || {
             if matches!(child.try_wait(), Ok(Some(_))) {
@@ -200,6 +228,18 @@ impl Node {
     /// Where this node's programs and maps are pinned.
     pub fn pins(&self) -> PathBuf {
         Path::new("/sys/fs/bpf/tacit").join(&self.instance)
+    }
+
+    /// Detaches one of the programs: its pinned link is all that holds it.
+    ///
+    /// # Errors
+    /// When it is not attached.
+    pub fn detach(&self, program: &str) -> Result<()> {
+        let versions = fs::read_dir(self.pins()).context("nothing is pinned")?;
+        let pin = versions.flatten().map(|version| version.path().join("links").join(program));
+        let pin = pin.into_iter().find(|pin| pin.exists());
+        fs::remove_file(pin.with_context(|| format!("{program} is not attached"))?)
+            .with_context(|| format!("cannot detach {program}"))
     }
 
     /// Starts capturing what crosses this end of the wire.

@@ -51,6 +51,14 @@ pub fn tacit() -> Result<PathBuf> {
     named_or_beside("TACIT_BIN", "tacit")
 }
 
+/// The test build of the daemon whose countermeasures can be switched off one by one.
+///
+/// # Errors
+/// When the task runner does not name it in `TACIT_TEST_SWITCHED`.
+pub(crate) fn switched() -> Result<PathBuf> {
+    named_or_beside("TACIT_TEST_SWITCHED", "tacit-switched")
+}
+
 /// The probe, built with the tests.
 ///
 /// # Errors

@@ -3,11 +3,13 @@
 //! Each verb lives in a file of its own. Start with `cargo xtask --help`.
 #![expect(clippy::print_stdout, reason = "a task runner talks to the person who started it")]
 
+mod attack;
 mod build;
 mod check;
 mod demo;
 mod provision;
 mod run;
+mod switched;
 mod test;
 mod tidy;
 
@@ -47,6 +49,12 @@ enum Verb {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Try every attack at full length, and publish docs/attacks.md.
+    Attack {
+        /// Only rows of tests whose name contains this; nothing is published then.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Two nodes, a daemon on each, unmodified programs: see Tacit work.
     Demo,
     /// Install what building, testing and showing Tacit needs.
@@ -59,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Check { fast } => check::run(fast),
         Verb::Tidy => tidy::run(),
         Verb::Test { tiers, only } => test::run(&tiers, only.as_deref()),
+        Verb::Attack { only } => attack::run(only.as_deref()),
         Verb::Demo => demo::run(),
         Verb::Provision => provision::everything(),
     };

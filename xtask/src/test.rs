@@ -1,7 +1,9 @@
 //! `cargo xtask test`: runs the tiers, says which and how long each took, and sums them up.
 //! A tier that needs root fails without it; it is never skipped in silence.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::provision::packages::{self, Use};
 use crate::provision::{ebpf, go, python};
-use crate::{build, run, tidy};
+use crate::{build, run, switched, tidy};
 
 /// A group of tests that need the same things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -23,12 +25,15 @@ pub(crate) enum Tier {
     Kernel,
     /// Two nodes with two daemons, and unmodified programs. Needs root.
     Netns,
+    /// Attacks, each with a control run in which it works. Needs root.
+    Attack,
     /// Peers that know nothing of Tacit. Needs root and downloads.
     Interop,
 }
 
 /// Run unless tiers are named. A tier that is missing here is named as not run.
-const USUAL: [Tier; 5] = [Tier::Tidy, Tier::Unit, Tier::Kernel, Tier::Netns, Tier::Interop];
+const USUAL: [Tier; 6] =
+    [Tier::Tidy, Tier::Unit, Tier::Kernel, Tier::Netns, Tier::Attack, Tier::Interop];
 
 /// How many tests passed and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,6 +71,18 @@ pub(crate) fn run(tiers: &[Tier], only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// The tier of attacks with its races at full length; each row leaves its result in a file.
+pub(crate) fn attack_at_length(only: Option<&str>, results: &Path) -> Result<()> {
+    let told =
+        [("TACIT_ATTACK_FULL", OsStr::new("1")), ("TACIT_ATTACK_RESULTS", results.as_os_str())];
+    let count = Tier::Attack.privileged(only, &told)?;
+    println!("{} passed, {} failed", count.passed, count.failed);
+    if count.failed > 0 {
+        bail!("an attack worked, or a control run showed nothing; nothing is published");
+    }
+    Ok(())
+}
+
 impl Tier {
     fn name(self) -> &'static str {
         match self {
@@ -73,6 +90,7 @@ impl Tier {
             Self::Tidy => "tidy",
             Self::Kernel => "kernel",
             Self::Netns => "netns",
+            Self::Attack => "attack",
             Self::Interop => "interop",
         }
     }
@@ -83,6 +101,7 @@ impl Tier {
             Self::Tidy => "the rules of the house",
             Self::Kernel => "each eBPF program on this kernel (root)",
             Self::Netns => "two nodes, two daemons, unmodified programs (root)",
+            Self::Attack => "attacks that fail, and controls in which they work (root)",
             Self::Interop => "stock SPIFFE and TLS peers (root, downloads)",
         }
     }
@@ -96,11 +115,11 @@ impl Tier {
                 cargo.args(packages).envs(ebpf::ready()?.environment());
                 counted(cargo.arg("--").args(only))
             }
-            Self::Kernel | Self::Netns | Self::Interop => self.privileged(only),
+            Self::Kernel | Self::Netns | Self::Attack | Self::Interop => self.privileged(only, &[]),
         }
     }
 
-    fn privileged(self, only: Option<&str>) -> Result<Count> {
+    fn privileged(self, only: Option<&str>, told: &[(&str, &OsStr)]) -> Result<Count> {
         if !run::is_root() {
             bail!("needs root: it makes network namespaces and cgroups and loads eBPF programs");
         }
@@ -108,7 +127,10 @@ impl Tier {
         let daemon = build::daemon(false)?;
         let mut cargo =
             run::cargo(&["test", "--no-fail-fast", "--package", "tests", "--test", self.name()]);
-        cargo.envs(ebpf::ready()?.environment()).env("TACIT_BIN", daemon);
+        cargo.envs(ebpf::ready()?.environment()).env("TACIT_BIN", daemon).envs(told.to_vec());
+        if self == Self::Attack {
+            cargo.env("TACIT_TEST_SWITCHED", switched::build(ebpf::ready()?.environment())?);
+        }
         if self == Self::Interop {
             cargo.env("TACIT_TEST_GO", go::ready()?).env("TACIT_TEST_ENVOY", python::envoy()?);
         }

@@ -4,9 +4,9 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run;
 use crate::tidy::source::Source;
 use crate::tidy::{code_map, edges, form, homes, members, unsafety};
+use crate::{run, switched};
 
 /// Fails with the number of problems, having printed each.
 pub(crate) fn run() -> Result<()> {
@@ -29,6 +29,8 @@ pub(crate) fn run() -> Result<()> {
     problems.extend(members::problems(&workspace_manifest, |member| {
         fs::read_to_string(root.join(member).join("Cargo.toml")).ok()
     }));
+
+    problems.extend(switched::problems());
 
     for source in sources.iter().filter(|source| form::oversize_reason(source).is_some()) {
         let reason = form::oversize_reason(source).unwrap_or_default();
