@@ -33,6 +33,7 @@ pub struct Rules {
     proxy: String,
     attest: String,
     strict: String,
+    log: String,
     log_in: String,
     attached: Attached,
 }
@@ -58,6 +59,7 @@ impl Rules {
             strict: String::new(),
             log_in: String::new(),
             attached: Attached::Node,
+            log: "debug".to_owned(),
         }
     }
 
@@ -182,6 +184,13 @@ impl Rules {
         self
     }
 
+    /// How much the daemons say; everything by default.
+    #[must_use]
+    pub fn log(mut self, level: &str) -> Self {
+        level.clone_into(&mut self.log);
+        self
+    }
+
     /// The whole file for one node.
     pub(crate) fn file(&self, place: &Place<'_>) -> String {
         let Place { name, dir, cgroup, instance } = place;
@@ -200,12 +209,13 @@ impl Rules {
              [proxy]\n{proxy}\n\
              [audit]\npath = \"{dir}/{log_in}audit.jsonl\"\n{audit}\n\
              [admin]\nsocket = \"{dir}/run/admin.sock\"\nmetrics_listen = \"127.0.0.1:9464\"\n\n\
-             [log]\nlevel = \"debug\"\n\n",
+             [log]\nlevel = \"{log}\"\n\n",
             issuer = self.issuer,
             attest = self.attest,
             proxy = self.proxy,
             audit = self.audit,
             log_in = self.log_in,
+            log = self.log,
         );
         for (mode, more) in [("strict", self.strict.as_str()), ("permissive", ""), ("observe", "")]
         {

@@ -220,6 +220,16 @@ impl Node {
         Pod::new(&self.netns, self.cgroup_dir.join(group.folder()), self.dir.join("pods"), uid)
     }
 
+    /// A place of its own for one program, in no scope: its cgroup holds nothing else.
+    ///
+    /// # Errors
+    /// When the cgroup cannot be made.
+    pub fn corner(&self, name: &str, uid: u32) -> Result<Pod> {
+        let cgroup = self.cgroup_dir.join(name);
+        cgroup::make(&cgroup)?;
+        Ok(Pod::new(&self.netns, cgroup, self.dir.join("pods"), uid))
+    }
+
     /// The daemon's own place, for a program that stands in for it.
     pub fn daemon_pod(&self) -> Pod {
         Pod::new(&self.netns, self.cgroup_dir.join("daemon"), self.dir.join("pods"), 0)

@@ -70,6 +70,11 @@ impl Pod {
         Self { netns: netns.to_owned(), cgroup, dir, uid }
     }
 
+    /// Its cgroup, as a directory.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
     /// A new directory that the programs of this pod own.
     ///
     /// # Errors

@@ -75,6 +75,14 @@ pub fn recorder() -> Result<PathBuf> {
     named_or_beside("TACIT_TEST_RECORDER", "recorder")
 }
 
+/// The load of the benchmarks, built with them.
+///
+/// # Errors
+/// When it cannot be found.
+pub fn load() -> Result<PathBuf> {
+    named_or_beside("TACIT_BENCH_LOAD", "load")
+}
+
 #[expect(clippy::disallowed_methods, reason = "tests are told by their runner where binaries are")]
 fn named_or_beside(variable: &str, name: &str) -> Result<PathBuf> {
     if let Ok(path) = env::var(variable) {

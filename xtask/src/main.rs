@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a task runner talks to the person who started it")]
 
 mod attack;
+mod bench;
 mod build;
 mod check;
 mod demo;
@@ -55,6 +56,12 @@ enum Verb {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Measure Tacit, plain TCP and other relays; write `docs/benchmarks.md`.
+    Bench {
+        /// Options of the benchmarks, such as `--quick`, `--only bulk` or `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Two nodes, a daemon on each, unmodified programs: see Tacit work.
     Demo,
     /// Install what building, testing and showing Tacit needs.
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Test { tiers, only } => test::run(&tiers, only.as_deref()),
         Verb::Attack { only } => attack::run(only.as_deref()),
+        Verb::Bench { options } => bench::run(&options),
         Verb::Demo => demo::run(),
         Verb::Provision => provision::everything(),
     };

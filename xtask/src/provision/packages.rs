@@ -11,50 +11,54 @@ use anyhow::{Context as _, Result, bail};
 use crate::run;
 
 /// What the programs are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Use {
     /// Only what the demo shows.
     Demo,
     /// All that the tests drive.
     Tests,
+    /// What the benchmarks compare with, besides all that the tests drive.
+    Benchmarks,
 }
 
 struct Program {
-    /// A command, or an absolute path with one `*` folder.
+    /// A command, or an absolute path with at most one `*` folder.
     command: &'static str,
     package: &'static str,
-    /// Whether the demo shows it.
-    demo: bool,
+    /// The least that needs it.
+    least: Use,
 }
 
 const PROGRAMS: &[Program] = &[
-    program("ip", "iproute2", true),
-    program("ss", "iproute2", true),
-    program("tcpdump", "tcpdump", true),
-    program("curl", "curl", true),
-    program("nginx", "nginx-light", true),
-    program("redis-server", "redis-server", true),
-    program("redis-cli", "redis-tools", true),
-    program("nsenter", "util-linux", true),
-    program("setpriv", "util-linux", true),
-    program("openssl", "openssl", false),
-    program("python3", "python3", false),
-    program("haproxy", "haproxy", false),
-    program("psql", "postgresql-client", false),
-    program("/usr/lib/postgresql/*/bin/postgres", "postgresql", false),
-    program("mariadbd", "mariadb-server", false),
-    program("mariadb", "mariadb-client", false),
+    program("ip", "iproute2", Use::Demo),
+    program("ss", "iproute2", Use::Demo),
+    program("tcpdump", "tcpdump", Use::Demo),
+    program("curl", "curl", Use::Demo),
+    program("nginx", "nginx-light", Use::Demo),
+    program("redis-server", "redis-server", Use::Demo),
+    program("redis-cli", "redis-tools", Use::Demo),
+    program("nsenter", "util-linux", Use::Demo),
+    program("setpriv", "util-linux", Use::Demo),
+    program("openssl", "openssl", Use::Tests),
+    program("python3", "python3", Use::Tests),
+    program("haproxy", "haproxy", Use::Tests),
+    program("psql", "postgresql-client", Use::Tests),
+    program("/usr/lib/postgresql/*/bin/postgres", "postgresql", Use::Tests),
+    program("mariadbd", "mariadb-server", Use::Tests),
+    program("mariadb", "mariadb-client", Use::Tests),
+    program("stunnel4", "stunnel4", Use::Benchmarks),
+    program("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream", Use::Benchmarks),
 ];
 
-const fn program(command: &'static str, package: &'static str, demo: bool) -> Program {
-    Program { command, package, demo }
+const fn program(command: &'static str, package: &'static str, least: Use) -> Program {
+    Program { command, package, least }
 }
 
 /// Installs what is missing for `purpose`.
 pub(crate) fn ready(purpose: Use) -> Result<()> {
     let missing: BTreeSet<&str> = PROGRAMS
         .iter()
-        .filter(|program| program.demo || purpose == Use::Tests)
+        .filter(|program| program.least <= purpose)
         .filter(|program| !is_there(program.command))
         .map(|program| program.package)
         .collect();
