@@ -7,6 +7,7 @@ mod id;
 mod leaf;
 mod path;
 mod pem;
+mod signatures;
 mod svid;
 mod verify;
 mod verify_error;

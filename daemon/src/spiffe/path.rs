@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::bundle::{Authority, TrustBundle};
 use super::certificate::key_id;
+use super::signatures::algorithms;
 use super::verify_error::VerifyError;
 
 /// Most intermediates that can be part of a path. webpki goes no deeper either.
@@ -40,7 +41,7 @@ pub(super) fn check_path(
         if admitted { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
     };
     let result = end_entity.verify_for_usage(
-        webpki::ALL_VERIFICATION_ALGS,
+        &algorithms(),
         bundle.anchors(),
         &candidates,
         unix_time(now),
