@@ -158,10 +158,20 @@ impl Credential {
     }
 }
 
-/// aws-lc-rs with the hybrid key exchange first, and randomness that can bear the mark.
+/// aws-lc-rs with the hybrid key exchange first, and randomness that can bear the mark. AES-128
+/// first: its SHA-256 has instructions of its own on today's processors, SHA-384 has not, and the
+/// key schedule of a handshake is made of it.
 fn provider() -> CryptoProvider {
+    use aws_lc_rs::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
     use aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
     CryptoProvider {
+        cipher_suites: vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+        ],
         kx_groups: vec![X25519MLKEM768, X25519, SECP256R1],
         secure_random: &MarkingRandom,
         ..aws_lc_rs::default_provider()
