@@ -26,6 +26,9 @@ pub fn send_at_once(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_tcp_nodelay(true)
 }
 
+/// Flag of `send`: more will follow at once, so what does not fill a packet may wait for it.
+pub const MORE_FOLLOWS: c_int = libc::MSG_MORE;
+
 /// How long sent data may stay unacknowledged before the connection ends (`TCP_USER_TIMEOUT`).
 pub fn set_user_timeout(socket: &impl AsFd, timeout: Duration) -> io::Result<()> {
     SockRef::from(socket).set_tcp_user_timeout(Some(timeout))

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
 use super::inbox::Inbox;
-use super::socket::{ResetOnDrop, Sending, finish_sending};
+use super::socket::{ResetOnDrop, Sending, finish_sending, push, send_more};
 use crate::proxy::tls::{Channel, ChannelError};
 
 /// A socket and what its bytes are wrapped in.
@@ -19,16 +19,25 @@ pub(in crate::proxy) struct End {
 /// What the bytes on a socket are wrapped in.
 #[derive(Debug)]
 pub(super) enum Coat {
-    /// Nothing; with what was received before the relay began.
-    Plain(Inbox),
+    /// Nothing.
+    Plain(Plain),
     /// Our TLS, its handshake done.
     Tls(Box<Channel>),
+}
+
+/// Bytes without a wrap.
+#[derive(Debug)]
+pub(super) struct Plain {
+    /// What was received and not yet handed on.
+    inbox: Inbox,
+    /// What was sent last may wait for more in the kernel.
+    held_back: bool,
 }
 
 impl End {
     /// An end that is spoken to in the clear; `heard` is what it has said so far.
     pub(in crate::proxy) fn plain(socket: ResetOnDrop, heard: Inbox) -> Self {
-        Self { socket, coat: Coat::Plain(heard) }
+        Self { socket, coat: Coat::Plain(Plain { inbox: heard, held_back: false }) }
     }
 
     /// An end behind our TLS.
@@ -56,7 +65,7 @@ impl Coat {
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Fault>> {
         match self {
-            Self::Plain(inbox) => inbox.poll_fill(socket, cx).map_err(Fault::Io),
+            Self::Plain(plain) => plain.inbox.poll_fill(socket, cx).map_err(Fault::Io),
             Self::Tls(channel) => channel.poll_fill(socket, cx).map_err(Fault::from),
         }
     }
@@ -64,7 +73,7 @@ impl Coat {
     /// The bytes to hand on.
     pub(super) fn bytes(&mut self) -> &[u8] {
         match self {
-            Self::Plain(inbox) => inbox.bytes(),
+            Self::Plain(plain) => plain.inbox.bytes(),
             Self::Tls(channel) => channel.bytes(),
         }
     }
@@ -72,20 +81,30 @@ impl Coat {
     /// Takes note that the first `count` bytes have been handed on.
     pub(super) fn consume(&mut self, count: usize) {
         match self {
-            Self::Plain(inbox) => inbox.consume(count),
+            Self::Plain(plain) => plain.inbox.consume(count),
             Self::Tls(channel) => channel.consume(count),
         }
     }
 
-    /// Sends a first part of `bytes` and says how many; waits if the socket takes none.
+    /// Whether more has been received than [`Self::bytes`] shows.
+    pub(super) fn has_more(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(channel) => channel.has_more(),
+        }
+    }
+
+    /// Sends a first part of `bytes` and says how many; waits if the socket takes none. With `more`
+    /// to follow at once, it may be held back until [`Self::poll_flush`].
     pub(super) fn poll_send(
         &mut self,
         socket: &TcpStream,
         cx: &mut Context<'_>,
         bytes: &[u8],
+        more: bool,
     ) -> Poll<Result<usize, Fault>> {
         match self {
-            Self::Plain(_) => poll_send(socket, cx, bytes).map_err(Fault::Io),
+            Self::Plain(plain) => plain.poll_send(socket, cx, bytes, more).map_err(Fault::Io),
             Self::Tls(channel) => channel.poll_send(socket, cx, bytes).map_err(Fault::from),
         }
     }
@@ -97,7 +116,7 @@ impl Coat {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fault>> {
         match self {
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Plain(plain) => Poll::Ready(plain.flush(socket).map_err(Fault::Io)),
             Self::Tls(channel) => channel.poll_flush(socket, cx).map_err(Fault::from),
         }
     }
@@ -137,12 +156,28 @@ impl From<ChannelError> for Fault {
     }
 }
 
-fn poll_send(socket: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(socket.poll_write_ready(cx))?;
-        match Sending(socket).write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            done => return Poll::Ready(done),
+impl Plain {
+    fn poll_send(
+        &mut self,
+        socket: &TcpStream,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        more: bool,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(socket.poll_write_ready(cx))?;
+            let sent = if more { send_more(socket, bytes) } else { Sending(socket).write(bytes) };
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => {
+                    self.held_back = more;
+                    return Poll::Ready(done);
+                }
+            }
         }
+    }
+
+    fn flush(&mut self, socket: &TcpStream) -> io::Result<()> {
+        if std::mem::take(&mut self.held_back) { push(socket) } else { Ok(()) }
     }
 }

@@ -118,7 +118,7 @@ fn carry(
             },
             Stage::Carrying => match from.coat.poll_fill(from.socket, cx) {
                 Poll::Ready(Ok(0)) => from.stage = Stage::Finishing,
-                Poll::Ready(Ok(_)) => match to.coat.poll_send(to.socket, cx, from.coat.bytes()) {
+                Poll::Ready(Ok(_)) => match send(from, to, cx) {
                     Poll::Ready(Ok(sent)) => {
                         from.coat.consume(sent);
                         count(u64::try_from(sent).unwrap_or(u64::MAX));
@@ -137,6 +137,15 @@ fn carry(
     }
     cx.waker().wake_by_ref();
     Poll::Pending
+}
+
+fn send(
+    from: &mut Half<'_>,
+    to: &mut Half<'_>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, Fault>> {
+    let more = from.coat.has_more();
+    to.coat.poll_send(to.socket, cx, from.coat.bytes(), more)
 }
 
 impl Half<'_> {

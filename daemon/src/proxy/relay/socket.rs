@@ -99,6 +99,18 @@ impl Write for Sending<'_> {
     }
 }
 
+/// As writing to [`Sending`], with the promise that more follows at once: the kernel may hold back
+/// what does not fill a packet, until something is sent without that promise, or [`push`].
+pub(super) fn send_more(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let send = || SockRef::from(socket).send_with_flags(bytes, sockopt::MORE_FOLLOWS);
+    transfer(socket, Interest::WRITABLE, bytes.len(), send)
+}
+
+/// Sends what was held back for more to come. Source: `tcp(7)`, `TCP_NODELAY`.
+pub(super) fn push(socket: &TcpStream) -> io::Result<()> {
+    sockopt::send_at_once(socket)
+}
+
 /// Tells the other side that nothing more will be sent (FIN).
 pub(super) fn finish_sending(socket: &TcpStream) -> io::Result<()> {
     match SockRef::from(socket).shutdown(std::net::Shutdown::Write) {

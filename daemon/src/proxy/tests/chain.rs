@@ -14,7 +14,7 @@ use super::{A, B, LONG, Two, is_reset, pattern};
 use crate::audit::Record;
 use crate::policy::{Expectation, OutboundPlan, plan_outbound};
 use crate::proxy::relay::Inbox;
-use crate::proxy::tls::{Offer, Tls, Trust};
+use crate::proxy::tls::{Channel, Offer, Tls, Trust};
 use crate::spiffe::{PeerIdentity, parse_id};
 use crate::sys::{clock, sockopt};
 use crate::workload::{Mode, OriginalDst};
@@ -191,22 +191,61 @@ async fn two_hundred_at_a_time() {
 #[tokio::test]
 async fn a_peer_that_closes_tcp_only_is_not_taken_for_one_that_is_done() {
     let mut two = Two::start().await;
-    let svid = Arc::new(two.ca.svid(A));
-    let credential = Tls::default().credential(&svid, &two.ca.bundles(), clock::now()).unwrap();
-    let expectation = expectation();
-    let judge = Box::new(move |peer: &PeerIdentity| expectation.confirm(peer));
-    let trust = Trust { bundles: Arc::new(two.ca.bundles()), clock: clock::now, judge };
-    let socket = TcpStream::connect(two.server.listen).await.unwrap();
-    let inbox = Inbox::new(4096);
-    let mut peer = credential.connect(&socket, inbox, Offer::default(), trust).await.unwrap();
+    let (socket, mut channel) = stranger(&two).await;
     let mut app = two.server.accept().await;
-    let sent = poll_fn(|cx| peer.channel.poll_send(&socket, cx, b"half a sent")).await;
+    let sent = poll_fn(|cx| channel.poll_send(&socket, cx, b"half a sent")).await;
     assert_eq!(sent.unwrap(), 11);
     let mut heard = [0; 11];
     app.read_exact(&mut heard).await.unwrap();
     drop(socket);
     assert!(is_reset(&mut app).await);
     assert_eq!(label(&two.server.record().await), ("peer_failed", "closed without close_notify"));
+}
+
+/// What is held back in the hope of more is sent when nothing more comes: the kernel alone would
+/// wait for its shortest retransmission timeout, 200 ms.
+#[tokio::test]
+async fn a_record_does_not_wait_for_the_rest_of_the_next() {
+    /// Bytes of a TLS 1.3 record besides its content. Source: RFC 8446 §5.2, with AES-GCM.
+    const AROUND: usize = 5 + 1 + 16;
+    let mut two = Two::start().await;
+    let (socket, mut channel) = stranger(&two).await;
+    let mut app = two.server.accept().await;
+    let taps = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tap = TcpStream::connect(taps.local_addr().unwrap()).await.unwrap();
+    let (mut tapped, _) = taps.accept().await.unwrap();
+    let (mut socket, words) = (socket, pattern((16 << 10) + 9000));
+    let mut fastest = Duration::MAX;
+    for _ in 0..10 {
+        let sent = poll_fn(|cx| channel.poll_send(&tap, cx, &words)).await.unwrap();
+        assert_eq!(sent, words.len());
+        poll_fn(|cx| channel.poll_flush(&tap, cx)).await.unwrap();
+        let mut records = vec![0; words.len() + 2 * AROUND];
+        tapped.read_exact(&mut records).await.unwrap();
+        let (now, later) = records.split_at((16 << 10) + AROUND + 8000);
+        let start = tokio::time::Instant::now();
+        socket.write_all(now).await.unwrap();
+        let mut heard = vec![0; words.len()];
+        app.read_exact(&mut heard[..16 << 10]).await.unwrap();
+        fastest = fastest.min(start.elapsed());
+        socket.write_all(later).await.unwrap();
+        app.read_exact(&mut heard[16 << 10..]).await.unwrap();
+        assert!(heard == words);
+    }
+    assert!(fastest < Duration::from_millis(150), "{fastest:?}");
+}
+
+/// A client of the server's node that the test plays by itself.
+async fn stranger(two: &Two) -> (TcpStream, Box<Channel>) {
+    let svid = Arc::new(two.ca.svid(A));
+    let credential = Tls::default().credential(&svid, &two.ca.bundles(), clock::now()).unwrap();
+    let expectation = expectation();
+    let judge = Box::new(move |peer: &PeerIdentity| expectation.confirm(peer));
+    let trust = Trust { bundles: Arc::new(two.ca.bundles()), clock: clock::now, judge };
+    let socket = TcpStream::connect(two.server.listen).await.unwrap();
+    let inbox = Inbox::new(64 << 10);
+    let shaken = credential.connect(&socket, inbox, Offer::default(), trust).await.unwrap();
+    (socket, shaken.channel)
 }
 
 fn expectation() -> Expectation {

@@ -70,6 +70,11 @@ impl Channel {
         self.tls.reader().into_first_chunk().unwrap_or_default()
     }
 
+    /// Whether more has been received that was not looked at yet.
+    pub(in crate::proxy) fn has_more(&self) -> bool {
+        !self.received.bytes().is_empty()
+    }
+
     /// Takes note that the first `count` bytes of it have been handed on.
     pub(in crate::proxy) fn consume(&mut self, count: usize) {
         self.tls.reader().consume(count);
