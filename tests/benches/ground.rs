@@ -36,6 +36,9 @@ impl Ground {
     pub(crate) fn start(peers: &[Peer]) -> Result<Self> {
         let meshed = Lab::start(&rules())?;
         let bare = Lab::without_daemons()?;
+        for node in [&bare.a, &bare.b, &meshed.a, &meshed.b] {
+            never_pace(node)?;
+        }
         let servers = [serve(&meshed.server())?, serve(&outside(&bare.b))?];
         let papers = Papers::issue(&meshed)?;
         let mut tunnels = BTreeMap::new();
@@ -93,4 +96,12 @@ pub(crate) fn serve(pod: &Pod) -> Result<Server> {
 /// A place in no scope.
 pub(crate) fn outside(node: &Node) -> Pod {
     node.pod(Group::Outside, uid::STRANGER)
+}
+
+/// Takes Reno for congestion control, whatever the host prefers: every kernel has it, every
+/// namespace may choose it, and it paces nothing by a clock, for which a veth gives no reason.
+pub(crate) fn never_pace(node: &Node) -> Result<()> {
+    let set = ["-qw", "net.ipv4.tcp_congestion_control=reno"];
+    node.in_netns("sysctl", &set)?.ok()?;
+    Ok(())
 }

@@ -61,7 +61,7 @@ fn head(arguments: &Arguments) -> Result<String> {
          {kernel}, {width} × {model}.\n\n\
          Two network namespaces joined by a veth, an application in each, and a relay in each that \
          speaks mutual TLS 1.3 to the other: P-256, client certificates required, no session \
-         resumed. Plain TCP goes over the same veth without relays. All take turns within a \
+         resumed. Plain TCP goes over the same veth without relays; congestion control is Reno. All take turns within a \
          round; {rounds} rounds of {milliseconds} ms for each load. A number is the median of the \
          rounds, the number in brackets the median of the ratios to plain TCP of the same round. \
          How: [tests/benches](../tests/benches/main.rs).\n\n\

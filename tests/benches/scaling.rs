@@ -5,7 +5,7 @@ use anyhow::Result;
 use harness::{Lab, Rules, load};
 
 use crate::cpu::used;
-use crate::ground::{Ground, PORT, rules, serve};
+use crate::ground::{Ground, PORT, never_pace, rules, serve};
 use crate::memory::hold;
 use crate::peer::Peer;
 use crate::samples::median;
@@ -31,6 +31,8 @@ pub(crate) fn measure(ground: &Ground, rounds: usize, milliseconds: u32) -> Resu
     let mut entries = Curve::new();
     for count in ENTRIES {
         let lab = Lab::start(&crowded(count))?;
+        never_pace(&lab.a)?;
+        never_pace(&lab.b)?;
         let _server = serve(&lab.server())?;
         entries.push((count, each(&lab, rounds, milliseconds)?));
     }
