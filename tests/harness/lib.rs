@@ -27,4 +27,4 @@ pub use pod::{Group, Pod, Server, uid, value};
 pub use process::{Finished, load, probe, recorder, tacit, text};
 pub use proof::{Protected, protected};
 pub use stock::{MariaDb, Nginx, Postgres, Redis, user_id};
-pub use wait::{DEADLINE, eventually, soon};
+pub use wait::{DEADLINE, eventually, soon, stretched, stretched_seconds};

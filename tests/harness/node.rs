@@ -15,7 +15,7 @@ use crate::capture::Capture;
 use crate::config::{Place, Rules};
 use crate::pod::{Group, Pod};
 use crate::process::{Finished, end, finish, must_run, pid, start, switched, tacit, tail};
-use crate::wait::soon;
+use crate::wait::{soon, stretched_seconds};
 use crate::{ca, cgroup};
 
 /// How long a daemon may take until it is ready. It compiles nothing and waits for nobody.
@@ -173,7 +173,7 @@ impl Node {
     }
 
     fn is_ready(&self) -> bool {
-        self.in_netns("curl", &["-sf", "-m", "2", "http://127.0.0.1:9464/ready"])
+        self.in_netns("curl", &["-sf", "-m", &stretched_seconds(2), "http://127.0.0.1:9464/ready"])
             .is_ok_and(|answer| answer.status.success())
     }
 

@@ -13,6 +13,7 @@ mod run;
 mod switched;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,10 @@ enum Verb {
         /// Only tests whose name contains this.
         #[arg(long)]
         only: Option<String>,
+        /// Instead of here, on Debian's newest kernels of these series (6.1, 6.12, 7, …), in
+        /// emulated guests.
+        #[arg(long, num_args = 1.., value_name = "SERIES")]
+        vm: Vec<String>,
     },
     /// Try every attack at full length, and publish docs/attacks.md.
     Attack {
@@ -73,9 +78,10 @@ fn main() -> ExitCode {
         Verb::Build { release } => build::run(release),
         Verb::Check { fast } => check::run(fast),
         Verb::Tidy => tidy::run(),
-        Verb::Test { tiers, only } => test::run(&tiers, only.as_deref()),
         Verb::Attack { only } => attack::run(only.as_deref()),
         Verb::Bench { options } => bench::run(&options),
+        Verb::Test { tiers, only, vm } if vm.is_empty() => test::run(&tiers, only.as_deref()),
+        Verb::Test { tiers, only, vm } => vm::run(&vm, &tiers, only.as_deref()),
         Verb::Demo => demo::run(),
         Verb::Provision => provision::everything(),
     };

@@ -35,11 +35,22 @@ pub(crate) enum Tier {
 const USUAL: [Tier; 6] =
     [Tier::Tidy, Tier::Unit, Tier::Kernel, Tier::Netns, Tier::Attack, Tier::Interop];
 
+/// Tiers that other kernels are tried with, in guests.
+pub(crate) const IN_GUESTS: [Tier; 2] = [Tier::Kernel, Tier::Netns];
+
 /// How many tests passed and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
+pub(crate) struct Count {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+impl Count {
+    /// Adds another count to this one.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
 }
 
 /// Runs the tiers, all of them even if one fails.
@@ -57,8 +68,7 @@ pub(crate) fn run(tiers: &[Tier], only: Option<&str>) -> Result<()> {
         });
         let Count { passed, failed } = count;
         println!("== tier {name}: {passed} passed, {failed} failed, {}", shown(began.elapsed()));
-        total.passed += passed;
-        total.failed += failed;
+        total.add(count);
     }
     for tier in Tier::value_variants().iter().filter(|tier| !tiers.contains(tier)) {
         println!("not run: tier {} ({})", tier.name(), tier.purpose());
@@ -84,7 +94,7 @@ pub(crate) fn attack_at_length(only: Option<&str>, results: &Path) -> Result<()>
 }
 
 impl Tier {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
             Self::Tidy => "tidy",
@@ -95,7 +105,7 @@ impl Tier {
         }
     }
 
-    fn purpose(self) -> &'static str {
+    pub(crate) fn purpose(self) -> &'static str {
         match self {
             Self::Unit => "the pure parts",
             Self::Tidy => "the rules of the house",
@@ -147,10 +157,7 @@ fn counted(command: &mut Command) -> Result<Count> {
         for line in BufReader::new(stdout).lines() {
             let line = line?;
             println!("{line}");
-            if let Some(Count { passed, failed }) = summary(&line) {
-                count.passed += passed;
-                count.failed += failed;
-            }
+            count.add(summary(&line).unwrap_or_default());
         }
     }
     let status = child.wait()?;
@@ -161,7 +168,7 @@ fn counted(command: &mut Command) -> Result<Count> {
 }
 
 /// `test result: ok. 3 passed; 0 failed; …` -> the two numbers.
-fn summary(line: &str) -> Option<Count> {
+pub(crate) fn summary(line: &str) -> Option<Count> {
     let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let number = |label: &str| -> Option<u64> {
         let part = rest.split("; ").find(|part| part.ends_with(label))?;
@@ -170,7 +177,7 @@ fn summary(line: &str) -> Option<Count> {
     Some(Count { passed: number(" passed")?, failed: number(" failed")? })
 }
 
-fn shown(duration: Duration) -> String {
+pub(crate) fn shown(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds / 60 {
         0 => format!("{:.1} s", duration.as_secs_f64()),
