@@ -18,9 +18,9 @@ use super::apt::Index;
 use super::guest;
 use super::image::Image;
 
-/// How much longer than on the machine itself anything may take: emulation costs a factor of 7 for
-/// plain code and 25 for starting a program.
-const STRETCH: u32 = 30;
+/// How much longer than on the machine itself anything may take: the guest computes as if it ran
+/// an instruction a nanosecond on one processor.
+const STRETCH: u32 = 5;
 /// How long a guest may run. One that hangs in a test is ended.
 const LIMIT: Duration = Duration::from_hours(3);
 
