@@ -59,6 +59,10 @@ fn compile(programs: &Path, target_dir: &Path) -> Result<PathBuf, Box<dyn Error>
             [
                 "-Clinker=bpf-linker",
                 "-Clink-arg=--btf",
+                // Copies as loads and stores. As calls of `memcpy` and `memset` they would be loops
+                // inside, and kernels before 6.4 judge programs with calls inside so much more
+                // slowly (kernel/bpf/verifier.c: `precise = subprog_cnt > 1`) that they give up.
+                "-Clink-arg=--disable-expand-memcpy-in-order",
                 "-Cdebuginfo=2",
                 &format!("--cfg=bpf_target_arch=\"{arch}\""),
             ]

@@ -76,28 +76,19 @@ fn decide<const V6: bool>(call: &Call<V6>) -> i32 {
     if kind != SOCK_STREAM || protocol != IPPROTO_TCP {
         return other_transport(config, sk);
     }
-    let own = maps::socket(sk.cast());
-    let own_scope = own.map_or(0, |socket| socket.scope);
     let scope_id = scope::of_current(config);
     // SAFETY: the helper takes the context.
     let netns = unsafe { bpf_get_netns_cookie(call.ctx.cast()) };
     let reach = Reach { config, sk, scope_id, netns };
-
-    // In another namespace the same ports are somebody else's.
-    if netns == config.netns
-        && (bypass::is_outbound(config, &call.dst, call.port)
-            || bypass::is_inbound(config, &call.dst, call.port))
-    {
-        return reach.deny(call, Counter::ProxyDialled);
-    }
-    let mode = scope::mode_of(scope_id);
-    if mode != mode::STRICT && scope::mode_of(own_scope) == mode::STRICT {
-        return reach.deny(call, Counter::ForeignSocket);
-    }
-    if mode == mode::OBSERVE {
-        return reach.observe(call);
-    }
-    reach.capture(call, mode)
+    let reason = match reach.judge(call) {
+        Verdict::Redirect => match reach.redirect(call) {
+            Ok(()) => return ALLOW,
+            Err(reason) => reason,
+        },
+        Verdict::Observe => return reach.observe(call),
+        Verdict::Deny(reason) => reason,
+    };
+    reach.deny(call, reason)
 }
 
 /// UDP: a socket that was made elsewhere and passed in is the strict scope's from its first packet.
@@ -150,6 +141,22 @@ fn share_port<const V6: bool>(call: &Call<V6>) {
     unsafe { bpf_setsockopt(call.ctx.cast(), SOL_SOCKET, SO_REUSEADDR, value, 4) };
 }
 
+#[inline(always)]
+fn deny_if_strict(mode: u32, reason: Counter) -> Verdict {
+    if mode == mode::STRICT { Verdict::Deny(reason) } else { Verdict::Observe }
+}
+
+/// What is done with a connect(). The code that does it stands once: the verifier walks through it
+/// again for each place that it is reached from, and older kernels give up (6.1).
+enum Verdict {
+    /// To the daemon.
+    Redirect,
+    /// Left alone.
+    Observe,
+    /// EPERM.
+    Deny(Counter),
+}
+
 /// One connect() and where it stands.
 struct Reach<'a> {
     config: &'a Config,
@@ -160,47 +167,59 @@ struct Reach<'a> {
 
 impl Reach<'_> {
     #[inline(always)]
-    fn capture<const V6: bool>(&self, call: &Call<V6>, mode: u32) -> i32 {
-        let Some(scope) = maps::scope(self.scope_id) else {
-            return DENY;
-        };
-        if mode != mode::STRICT && !scope::captures_outbound(scope, call.port) {
-            return self.observe(call);
+    fn judge<const V6: bool>(&self, call: &Call<V6>) -> Verdict {
+        let own_scope = maps::socket(self.sk.cast()).map_or(0, |socket| socket.scope);
+        // In another namespace the same ports are somebody else's.
+        if self.netns == self.config.netns
+            && (bypass::is_outbound(self.config, &call.dst, call.port)
+                || bypass::is_inbound(self.config, &call.dst, call.port))
+        {
+            return Verdict::Deny(Counter::ProxyDialled);
         }
-        if self.netns != self.config.netns {
-            // There is no listener of ours in that namespace: nowhere to send it.
-            return self.refuse_if_strict(call, mode, Counter::ForeignNetns);
+        let mode = scope::mode_of(self.scope_id);
+        if mode != mode::STRICT && scope::mode_of(own_scope) == mode::STRICT {
+            return Verdict::Deny(Counter::ForeignSocket);
         }
-        if acting::borrows(&self.config.offsets) {
-            return self.refuse_if_strict(call, mode, Counter::BorrowedCredentials);
+        if mode == mode::OBSERVE {
+            return Verdict::Observe;
         }
-        if address::is_link_local(&call.dst) {
-            // The interface is in sin6_scope_id, which no hook is shown.
-            return self.refuse_if_strict(call, mode, Counter::LinkLocal);
-        }
-        if !bypass::is_alive(self.config) {
-            if scope.fail == fail::CLOSED {
-                return self.deny(call, Counter::DaemonAbsent);
-            }
-            maps::count(Counter::FailedOpen);
-            return self.observe(call);
-        }
-        self.redirect(call)
+        self.judge_captured(call, mode)
     }
 
     #[inline(always)]
-    fn refuse_if_strict<const V6: bool>(&self, call: &Call<V6>, mode: u32, reason: Counter) -> i32 {
-        if mode == mode::STRICT {
-            return self.deny(call, reason);
+    fn judge_captured<const V6: bool>(&self, call: &Call<V6>, mode: u32) -> Verdict {
+        let Some(scope) = maps::scope(self.scope_id) else {
+            return Verdict::Deny(Counter::MapFull);
+        };
+        if mode != mode::STRICT && !scope::captures_outbound(scope, call.port) {
+            return Verdict::Observe;
         }
-        self.observe(call)
+        if self.netns != self.config.netns {
+            // There is no listener of ours in that namespace: nowhere to send it.
+            return deny_if_strict(mode, Counter::ForeignNetns);
+        }
+        if acting::borrows(&self.config.offsets) {
+            return deny_if_strict(mode, Counter::BorrowedCredentials);
+        }
+        if address::is_link_local(&call.dst) {
+            // The interface is in sin6_scope_id, which no hook is shown.
+            return deny_if_strict(mode, Counter::LinkLocal);
+        }
+        if !bypass::is_alive(self.config) {
+            if scope.fail == fail::CLOSED {
+                return Verdict::Deny(Counter::DaemonAbsent);
+            }
+            maps::count(Counter::FailedOpen);
+            return Verdict::Observe;
+        }
+        Verdict::Redirect
     }
 
     /// Writes the record and points the socket at the outbound listener of its family.
     #[inline(always)]
-    fn redirect<const V6: bool>(&self, call: &Call<V6>) -> i32 {
+    fn redirect<const V6: bool>(&self, call: &Call<V6>) -> Result<(), Counter> {
         let Some(socket) = maps::socket_or_new(self.sk.cast()) else {
-            return self.deny(call, Counter::MapFull);
+            return Err(Counter::MapFull);
         };
         acting::record(&mut socket.owner, &self.config.offsets, self.netns);
         socket.opened_ns = socket.owner.seen_ns;
@@ -218,7 +237,7 @@ impl Reach<'_> {
             share_port(call);
         }
         let Some(to) = self.way_to_daemon(call, socket) else {
-            return self.deny(call, Counter::BoundDevice);
+            return Err(Counter::BoundDevice);
         };
         let v4 = address::is_v4(&call.dst);
         let port = if v4 { self.config.outbound4 } else { self.config.outbound6 };
@@ -232,7 +251,7 @@ impl Reach<'_> {
             }
         }
         maps::count(Counter::Redirected);
-        ALLOW
+        Ok(())
     }
 
     /// What getsockname() is to say: the address that the application bound, or the one that

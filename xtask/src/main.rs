@@ -67,6 +67,13 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Run a command on Debian's newest kernel of a series, in an emulated guest.
+    Guest {
+        /// Such as 6.1.
+        series: String,
+        /// What to run, as a shell takes it.
+        command: String,
+    },
     /// Two nodes, a daemon on each, unmodified programs: see Tacit work.
     Demo,
     /// Install what building, testing and showing Tacit needs.
@@ -82,6 +89,7 @@ fn main() -> ExitCode {
         Verb::Bench { options } => bench::run(&options),
         Verb::Test { tiers, only, vm } if vm.is_empty() => test::run(&tiers, only.as_deref()),
         Verb::Test { tiers, only, vm } => vm::run(&vm, &tiers, only.as_deref()),
+        Verb::Guest { series, command } => vm::command(&series, &command),
         Verb::Demo => demo::run(),
         Verb::Provision => provision::everything(),
     };

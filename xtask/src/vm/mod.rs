@@ -8,4 +8,4 @@ mod initramfs;
 mod release;
 mod suite;
 
-pub(crate) use suite::run;
+pub(crate) use suite::{command, run};

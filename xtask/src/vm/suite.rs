@@ -61,6 +61,20 @@ pub(crate) fn run(series: &[String], tiers: &[Tier], only: Option<&str>) -> Resu
     Ok(())
 }
 
+/// Runs a command in a guest, as a shell takes it, in the root of the repository.
+pub(crate) fn command(series: &str, line: &str) -> Result<()> {
+    guest::ready()?;
+    let place = run::target_dir().join("vm");
+    let index = Index::ready(&place.join("apt"))?;
+    let image = Image::ready(&place, &index, series)?;
+    let script = format!("cd '{}'\n{line}\n", run::root().display());
+    let work = place.join("guest");
+    match guest::run(&image, &script, &work, LIMIT, |said| println!("{said}"))? {
+        0 => Ok(()),
+        status => bail!("`{line}` ended with {status}"),
+    }
+}
+
 impl Suite {
     fn build(tiers: &[Tier], only: Option<&str>) -> Result<Self> {
         let daemon = build::daemon(false)?;
