@@ -8,18 +8,21 @@ use nix::sys::utsname::uname;
 
 use crate::admin::Standing;
 use crate::admin::dump::{CheckDump, DoctorDump, ScopeDump, Verdict};
-use crate::bpf::PinStatus;
+use crate::bpf::{Kernel, Lack};
 use crate::config::{Given, Installation};
 use crate::sys::cgroup::Cgroups;
+use crate::sys::process;
 
 /// The checks of a running daemon, of which these are the snapshots.
 pub(super) fn doctor(
-    programs: &[PinStatus],
+    kernel: &Kernel,
     scopes: &[ScopeDump],
     conditions: Vec<Standing>,
 ) -> DoctorDump {
     let mut checks = machine();
-    for pinned in programs {
+    checks.extend(kernel.lacks().iter().map(lacking));
+    let known = |name: &str| kernel.lacks().iter().any(|lack| lack.program == name);
+    for pinned in kernel.status().iter().filter(|pinned| !known(pinned.program)) {
         checks.push(CheckDump {
             name: format!("program {}", pinned.program),
             verdict: if pinned.attached { Verdict::Ok } else { Verdict::Failed },
@@ -52,6 +55,7 @@ pub(super) fn doctor(
 /// configuration at `path` says where.
 pub fn doctor_without_daemon(path: &Path) -> DoctorDump {
     let mut checks = machine();
+    checks.extend(programs());
     match Installation::read(path, Given::default()) {
         Ok(found) => checks.push(residue(&found.capture.bpffs)),
         Err(problems) => {
@@ -95,6 +99,37 @@ fn residue(bpffs: &Path) -> CheckDump {
 
 fn nothing(bpffs: &Path) -> CheckDump {
     ok("residue", &format!("nothing of tacit is in the kernel (looked at {})", bpffs.display()))
+}
+
+/// Whether the kernel takes the programs. It is asked by loading them.
+fn programs() -> Vec<CheckDump> {
+    // Kernels before 5.11 count maps against this limit; where it stays, loading says so.
+    let _lifted = process::lift_locked_memory().is_ok();
+    match Kernel::probe() {
+        Ok(lacks) if lacks.is_empty() => vec![ok("programs", "the kernel takes every one")],
+        Ok(lacks) => lacks.iter().map(lacking).collect(),
+        Err(error) => {
+            vec![failed(
+                "programs",
+                &error.to_string(),
+                "run as root, on a kernel of docs/kernels.md",
+            )]
+        }
+    }
+}
+
+fn lacking(lack: &Lack) -> CheckDump {
+    let remedy = if lack.breaks_strict {
+        "no scope can be strict here: use a kernel of docs/kernels.md that lacks nothing"
+    } else {
+        "nothing is less safe for it; a kernel of docs/kernels.md has it"
+    };
+    CheckDump {
+        name: format!("program {}", lack.program),
+        verdict: Verdict::Warning,
+        detail: format!("the kernel refuses it ({}): {}", lack.reason, lack.means),
+        remedy: Some(remedy.to_owned()),
+    }
 }
 
 fn machine() -> Vec<CheckDump> {

@@ -150,6 +150,10 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
         netns: own_netns,
         observe_unscoped: config.audit.observe,
     })?;
+    for lack in kernel.lacks() {
+        let crate::bpf::Lack { program, means, reason, .. } = lack;
+        tracing::warn!(program, means, reason, "this kernel lacks something");
+    }
     let served = runtime.block_on(serve(config, path, Arc::new(kernel), cgroups, own_netns));
     // What is left are threads that wait for a disk or a directory service: they hold up nothing.
     runtime.shutdown_background();

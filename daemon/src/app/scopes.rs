@@ -12,12 +12,12 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::audit::Audit;
-use crate::bpf::{Kernel, LoadError, PlacedScope};
+use crate::bpf::{Kernel, Lack, LoadError, PlacedScope};
 use crate::config::Config;
 use crate::proxy::Modes;
 use crate::shutdown::Stop;
 use crate::sys::cgroup::{Cgroups, level};
-use crate::workload::{CgroupId, ProcessClaim, Scope, ScopeId};
+use crate::workload::{CgroupId, Mode, ProcessClaim, Scope, ScopeId};
 
 use super::ground::is_below;
 
@@ -49,6 +49,7 @@ impl ScopeTable {
 
     /// Makes the scopes of this configuration hold, also for cgroups that are yet to be made.
     pub(super) fn apply(&self, scopes: &[Scope]) -> Result<(), LoadError> {
+        can_keep(scopes, self.kernel.lacks())?;
         let before = self.current();
         let place = || scopes.iter().map(|scope| self.place(scope, &before)).collect();
         let (placed, ids) = self.kernel.set_scopes(place)?;
@@ -159,6 +160,19 @@ impl ScopeTable {
     }
 }
 
+/// Refuses a strict scope where something is missing without which it would be a lie.
+fn can_keep(scopes: &[Scope], lacks: &[Lack]) -> Result<(), LoadError> {
+    let strict = scopes.iter().find(|scope| scope.mode == Mode::Strict);
+    match (strict, lacks.iter().find(|lack| lack.breaks_strict)) {
+        (Some(scope), Some(lack)) => Err(LoadError::Strict {
+            cgroup: scope.cgroup.clone(),
+            program: lack.program,
+            means: lack.means,
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn names(placed: &[Placed]) -> HashMap<ScopeId, String> {
     placed.iter().map(|placed| (placed.id, placed.name())).collect()
 }
@@ -170,5 +184,39 @@ impl Placed {
             Some(uid) => format!("{} user {uid}", self.scope.cgroup),
             None => self.scope.cgroup.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::{FailMode, OtherTransports, PortSet};
+
+    fn scope(mode: Mode) -> Scope {
+        Scope {
+            cgroup: "/system.slice/db.service".to_owned(),
+            uid: None,
+            mode,
+            fail: FailMode::Closed,
+            other_transports: OtherTransports::DnsOnly,
+            inbound_ports: PortSet::all(),
+            outbound_ports: PortSet::all(),
+        }
+    }
+
+    fn lack(breaks_strict: bool) -> Lack {
+        let (program, reason) = ("tacit_egress", "unknown func".to_owned());
+        Lack { program, means: "a socket could go around", breaks_strict, reason }
+    }
+
+    #[test]
+    fn a_strict_scope_is_refused_where_it_would_be_a_lie() {
+        let error = can_keep(&[scope(Mode::Observe), scope(Mode::Strict)], &[lack(true)]);
+        let said = error.unwrap_err().to_string();
+        for part in ["/system.slice/db.service", "tacit_egress", "a socket could go around"] {
+            assert!(said.contains(part), "{said}");
+        }
+        can_keep(&[scope(Mode::Permissive)], &[lack(true)]).unwrap();
+        can_keep(&[scope(Mode::Strict)], &[lack(false)]).unwrap();
     }
 }

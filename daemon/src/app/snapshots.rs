@@ -114,7 +114,7 @@ impl Snapshots for Daemon {
     fn doctor(&self) -> Answer<'_, DoctorDump> {
         Box::pin(async move {
             let conditions = self.readiness.standings();
-            Ok(doctor::doctor(&self.kernel.status(), &self.scopes(), conditions))
+            Ok(doctor::doctor(&self.kernel, &self.scopes(), conditions))
         })
     }
 

@@ -13,11 +13,14 @@ pub enum LoadError {
         "cannot load the eBPF programs (needs root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, Linux 6.1 or later)"
     )]
     Load(#[source] Box<aya::EbpfError>),
-    /// One program is refused by the verifier, or unknown to the kernel.
-    #[error("the kernel refuses program `{name}`")]
+    /// A program without which there is nothing is refused by the verifier, or unknown to the
+    /// kernel.
+    #[error("this kernel cannot run Tacit: it refuses program `{name}` ({reason})")]
     Program {
         /// Its name in the object.
-        name: String,
+        name: &'static str,
+        /// The kernel's own words.
+        reason: String,
         /// Why.
         #[source]
         source: Box<aya::programs::ProgramError>,
@@ -56,6 +59,18 @@ pub enum LoadError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A strict scope on a kernel that lacks what keeps it.
+    #[error(
+        "scope `{cgroup}` is strict, which this kernel cannot keep: it refuses program `{program}`, and so {means}"
+    )]
+    Strict {
+        /// The scope's cgroup.
+        cgroup: String,
+        /// The missing program.
+        program: &'static str,
+        /// What could happen without it.
+        means: &'static str,
     },
     /// More scopes, or deeper ones, than the programs can hold.
     #[error("scope `{cgroup}`: {problem}")]

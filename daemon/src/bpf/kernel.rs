@@ -18,7 +18,7 @@ use crate::sys::clock;
 use crate::workload::{CgroupId, NetnsCookie};
 
 use super::links::{self, PinStatus};
-use super::{LoadError, offsets};
+use super::{Lack, LoadError, hooks, offsets};
 
 /// How long the daemon counts as alive after its last sign of life. Long enough for a machine under
 /// load, short enough that nobody waits in vain.
@@ -57,6 +57,7 @@ pub struct ProxyPorts<'a> {
 /// Programs and maps, loaded.
 pub struct Kernel {
     ebpf: Mutex<Ebpf>,
+    lacks: Vec<Lack>,
     settings: KernelSettings,
     pub(super) config: Mutex<Array<MapData, Config>>,
     pub(super) sockets: Mutex<SkStorage<MapData, Socket>>,
@@ -75,6 +76,9 @@ impl fmt::Debug for Kernel {
         f.debug_struct("Kernel").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
+
+/// The programs, as compiled.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tacit-programs"));
 
 /// The names of the pinned maps.
 const MAPS: [&str; 14] = [
@@ -103,9 +107,8 @@ impl Kernel {
         for name in MAPS {
             loader.map_pin_path(name, folder.join(name));
         }
-        let object = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tacit-programs"));
-        let mut ebpf = loader.load(object)?;
-        links::load(&mut ebpf)?;
+        let mut ebpf = loader.load(OBJECT)?;
+        let lacks = hooks::load(&mut ebpf)?;
         Ok(Self {
             config: Mutex::new(take(&mut ebpf, "CONFIG")?),
             sockets: Mutex::new(take(&mut ebpf, "SOCKETS")?),
@@ -118,8 +121,22 @@ impl Kernel {
             sources: Mutex::new(take(&mut ebpf, "SOURCES")?),
             proxy: Mutex::new(take(&mut ebpf, "PROXY")?),
             ebpf: Mutex::new(ebpf),
+            lacks,
             settings,
         })
+    }
+
+    /// What the running kernel does not take, found by loading all of it; nothing stays.
+    ///
+    /// # Errors
+    /// When the kernel takes too little of it to be of any use, or the caller may not load.
+    pub fn probe() -> Result<Vec<Lack>, LoadError> {
+        hooks::load(&mut EbpfLoader::new().load(OBJECT)?)
+    }
+
+    /// Programs that the running kernel does not take.
+    pub fn lacks(&self) -> &[Lack] {
+        &self.lacks
     }
 
     /// Tells the programs who the daemon is and where it listens, and marks its listeners as its
@@ -162,7 +179,7 @@ impl Kernel {
     /// Attaches every program, or replaces those that an earlier daemon left, atomically.
     pub fn attach(&self) -> Result<(), LoadError> {
         let folder = links::folder(&version_folder(&self.settings.pins).join("links"))?;
-        links::attach(&locked(&self.ebpf), &self.settings.cgroup, &folder)
+        links::attach(&locked(&self.ebpf), &self.lacks, &self.settings.cgroup, &folder)
     }
 
     /// One sign of life.

@@ -1,4 +1,4 @@
-//! Which program hangs where, and how it stays there: links pinned by instance and ABI version.
+//! How a program stays where it hangs: links pinned by instance and ABI version.
 //!
 //! Stopping the daemon never detaches: strict scopes stay closed. A starting daemon replaces the
 //! program of each pinned link atomically; only [`remove`] detaches.
@@ -10,45 +10,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::Program;
 
 use crate::sys::bpf_link::{self, TargetKind};
 
 use super::LoadError;
-
-/// Where a program is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
-    Cgroup,
-    Netns,
-    /// The raw tracepoint `cgroup_mkdir`; its attach type is not used.
-    CgroupMade,
-}
-
-/// Every program: name in the object, `enum bpf_attach_type`, where.
-const PROGRAMS: [(&str, u32, Target); 18] = [
-    // A cgroup that is made anew is in its scope from the first moment.
-    ("tacit_cgroup_made", 0, Target::CgroupMade),
-    // Who is it, before anything can act on it.
-    ("tacit_sock_create", 2, Target::Cgroup),
-    ("tacit_post_bind4", 12, Target::Cgroup),
-    ("tacit_post_bind6", 13, Target::Cgroup),
-    ("tacit_established", 3, Target::Cgroup),
-    ("tacit_getpeername4", 29, Target::Cgroup),
-    ("tacit_getpeername6", 30, Target::Cgroup),
-    ("tacit_getsockname4", 31, Target::Cgroup),
-    ("tacit_getsockname6", 32, Target::Cgroup),
-    ("tacit_original_dst", 21, Target::Cgroup),
-    ("tacit_setsockopt", 22, Target::Cgroup),
-    // What captures, last: by now what it needs is in place.
-    ("tacit_lookup", 36, Target::Netns),
-    ("tacit_connect4", 10, Target::Cgroup),
-    ("tacit_connect6", 11, Target::Cgroup),
-    ("tacit_sendmsg4", 14, Target::Cgroup),
-    ("tacit_sendmsg6", 15, Target::Cgroup),
-    ("tacit_ingress", 0, Target::Cgroup),
-    ("tacit_egress", 1, Target::Cgroup),
-];
+use super::hooks::{HOOKS, Hook, Lack, Target};
 
 /// Whether a program is attached and pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,40 +25,21 @@ pub struct PinStatus {
     pub attached: bool,
 }
 
-/// Loads every program into the kernel: the verifier sees them all before any is attached.
-pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    for (name, _, _) in PROGRAMS {
-        let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
-        let loaded = match program {
-            Program::CgroupSkb(program) => program.load(),
-            Program::CgroupSock(program) => program.load(),
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSockopt(program) => program.load(),
-            Program::RawTracePoint(program) => program.load(),
-            Program::SkLookup(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            _ => return Err(LoadError::Missing(name)),
-        };
-        loaded.map_err(|source| LoadError::Program {
-            name: name.to_owned(),
-            source: Box::new(source),
-        })?;
-    }
-    Ok(())
-}
-
 /// Attaches every program, or replaces what is pinned, atomically one by one.
-pub(super) fn attach(ebpf: &Ebpf, cgroup: &Path, folder: &Path) -> Result<(), LoadError> {
+pub(super) fn attach(
+    ebpf: &Ebpf,
+    lacks: &[Lack],
+    cgroup: &Path,
+    folder: &Path,
+) -> Result<(), LoadError> {
     let open = |path: &Path| {
         File::open(path).map_err(|source| LoadError::Pin { path: path.to_owned(), source })
     };
     let (cgroup, netns) = (open(cgroup)?, open(Path::new("/proc/self/ns/net"))?);
-    for (name, attach_type, target) in PROGRAMS {
+    let there = |hook: &&Hook| lacks.iter().all(|lack| lack.program != hook.name);
+    for &Hook { name, attach_type, target, .. } in HOOKS.iter().filter(there) {
         let program = ebpf.program(name).ok_or(LoadError::Missing(name))?;
-        let fd = program.fd().map_err(|source| LoadError::Program {
-            name: name.to_owned(),
-            source: Box::new(source),
-        })?;
+        let fd = program.fd().map_err(|_not_loaded| LoadError::Missing(name))?;
         let pin = folder.join(name);
         let attached = match target {
             Target::Cgroup => {
@@ -152,13 +99,11 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 
 /// What is attached.
 pub(super) fn status(folder: &Path) -> Vec<PinStatus> {
-    PROGRAMS
-        .iter()
-        .map(|(name, _, _)| PinStatus {
-            program: name,
-            attached: bpf_link::open(&folder.join(name)).is_ok(),
-        })
-        .collect()
+    let status = |hook: &Hook| PinStatus {
+        program: hook.name,
+        attached: bpf_link::open(&folder.join(hook.name)).is_ok(),
+    };
+    HOOKS.iter().map(status).collect()
 }
 
 /// Makes a folder under bpffs that only root may look into.

@@ -7,6 +7,7 @@ mod convert;
 mod error;
 mod events;
 mod flows;
+mod hooks;
 mod kernel;
 mod links;
 mod listeners;
@@ -16,6 +17,7 @@ mod sources;
 
 pub use error::LoadError;
 pub use events::{Cause, Denied, EventStream, KernelCounters, KernelEvent, Observed};
+pub use hooks::Lack;
 pub use kernel::{BEAT, Kernel, KernelSettings, ProxyPorts};
 pub use links::PinStatus;
 pub use listeners::{FoundListener, KnownListener};
