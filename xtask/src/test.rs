@@ -27,16 +27,41 @@ pub(crate) enum Tier {
     Netns,
     /// Attacks, each with a control run in which it works. Needs root.
     Attack,
+    /// What only some kernels have. Needs root; names what is not run for want of a feature.
+    Features,
     /// Peers that know nothing of Tacit. Needs root and downloads.
     Interop,
 }
 
 /// Run unless tiers are named. A tier that is missing here is named as not run.
-const USUAL: [Tier; 6] =
-    [Tier::Tidy, Tier::Unit, Tier::Kernel, Tier::Netns, Tier::Attack, Tier::Interop];
+const USUAL: [Tier; 7] =
+    [Tier::Tidy, Tier::Unit, Tier::Kernel, Tier::Netns, Tier::Features, Tier::Attack, Tier::Interop];
 
 /// Tiers that other kernels are tried with, in guests.
-pub(crate) const IN_GUESTS: [Tier; 2] = [Tier::Kernel, Tier::Netns];
+pub(crate) const IN_GUESTS: [Tier; 3] = [Tier::Kernel, Tier::Netns, Tier::Features];
+
+/// A feature that only some kernels have.
+pub(crate) struct Feature {
+    /// The module of its tests in the tier `features`.
+    pub(crate) module: &'static str,
+    pub(crate) name: &'static str,
+    /// What a shell runs to see whether the kernel has it.
+    pub(crate) check: &'static str,
+}
+
+/// Asked before their tests are run.
+pub(crate) const FEATURES: [Feature; 2] = [
+    Feature {
+        module: "sctp",
+        name: "SCTP",
+        check: "python3 -c 'import socket; socket.socket(2, 1, socket.IPPROTO_SCTP)'",
+    },
+    Feature {
+        module: "netem",
+        name: "netem",
+        check: "unshare --net tc qdisc add dev lo root netem loss 1%",
+    },
+];
 
 /// How many tests passed and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,6 +126,7 @@ impl Tier {
             Self::Kernel => "kernel",
             Self::Netns => "netns",
             Self::Attack => "attack",
+            Self::Features => "features",
             Self::Interop => "interop",
         }
     }
@@ -112,6 +138,7 @@ impl Tier {
             Self::Kernel => "each eBPF program on this kernel (root)",
             Self::Netns => "two nodes, two daemons, unmodified programs (root)",
             Self::Attack => "attacks that fail, and controls in which they work (root)",
+            Self::Features => "what only some kernels have (root)",
             Self::Interop => "stock SPIFFE and TLS peers (root, downloads)",
         }
     }
@@ -125,7 +152,9 @@ impl Tier {
                 cargo.args(packages).envs(ebpf::ready()?.environment());
                 counted(cargo.arg("--").args(only))
             }
-            Self::Kernel | Self::Netns | Self::Attack | Self::Interop => self.privileged(only, &[]),
+            Self::Kernel | Self::Netns | Self::Features | Self::Attack | Self::Interop => {
+                self.privileged(only, &[])
+            }
         }
     }
 
@@ -145,8 +174,22 @@ impl Tier {
             cargo.env("TACIT_TEST_GO", go::ready()?).env("TACIT_TEST_ENVOY", python::envoy()?);
         }
         // Each test has its own nodes; two at a time keep two processors busy and no deadline tight.
-        counted(cargo.args(["--", "--test-threads=2"]).args(only))
+        cargo.args(["--", "--test-threads=2"]);
+        for module in FEATURES.iter().filter(|_| self == Self::Features).filter_map(missing) {
+            cargo.args(["--skip", module]);
+        }
+        counted(cargo.args(only))
     }
+}
+
+/// Names a feature that this kernel does not have as not run, and gives the module of its tests.
+fn missing(feature: &Feature) -> Option<&'static str> {
+    let Feature { module, name, check } = feature;
+    if run::output(&mut run::command("sh", &["-c", check])).is_ok() {
+        return None;
+    }
+    println!("not run: features, {module} (this kernel has no {name})");
+    Some(module)
 }
 
 /// Runs `cargo test`, shows its output as it comes, and adds up its summaries.

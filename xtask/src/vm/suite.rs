@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::provision::ebpf;
 use crate::provision::packages::{self, Use};
-use crate::test::{self, Count, IN_GUESTS, Tier};
+use crate::test::{self, Count, FEATURES, Feature, IN_GUESTS, Tier};
 use crate::{build, run};
 
 use super::apt::Index;
@@ -23,6 +23,9 @@ use super::image::Image;
 const STRETCH: u32 = 5;
 /// How long a guest may run. One that hangs in a test is ended.
 const LIMIT: Duration = Duration::from_hours(3);
+
+/// Before each line of what `tacit doctor` finds in the guest.
+const DOCTOR: &str = "guest doctor: ";
 
 /// What runs in a guest.
 struct Suite {
@@ -89,9 +92,12 @@ impl Suite {
     fn tier(&self, image: &Image, tier: Tier, place: &Path) -> Count {
         let (name, began) = (tier.name(), Instant::now());
         println!("\n== tier {name} on {}: {}", image.release, tier.purpose());
-        let mut count = Count::default();
+        let (mut count, mut doctor) = (Count::default(), String::new());
         let mut hear = |line: &str| {
-            println!("{line}");
+            match line.strip_prefix(DOCTOR) {
+                Some(found) => doctor.push_str(found),
+                None => println!("{line}"),
+            }
             count.add(test::summary(line).unwrap_or_default());
         };
         let work = place.join("guest");
@@ -120,15 +126,26 @@ impl Suite {
     fn script(&self, tier: Tier) -> Result<String> {
         let binary = self.binaries.get(tier.name()).context("the tier was not built")?;
         let folder = run::root().join("tests");
-        let (daemon, only) = (&self.daemon, self.only.as_deref().unwrap_or_default());
+        let (daemon, only) = (self.daemon.display(), self.only.as_deref().unwrap_or_default());
+        let features = if tier == Tier::Features { &FEATURES[..] } else { &[] };
+        let checks: String = features.iter().map(check).collect();
         Ok(format!(
-            "export TACIT_BIN='{}' TACIT_TEST_STRETCH={STRETCH}\ncd '{}'\n\
-             exec '{}' --test-threads=2 {only}\n",
-            daemon.display(),
+            "export TACIT_BIN='{daemon}' TACIT_TEST_STRETCH={STRETCH}\ncd '{}'\n\
+             '{daemon}' doctor --output json | sed 's/^/{DOCTOR}/'\n{checks}\
+             exec '{}' --test-threads=2 $skip {only}\n",
             folder.display(),
             binary.display()
         ))
     }
+}
+
+/// As `cargo xtask test` on this machine: a feature that is missing is named, its tests not run.
+fn check(feature: &Feature) -> String {
+    let Feature { module, name, check } = feature;
+    format!(
+        "{check} 2>/dev/null || {{ skip=\"$skip --skip {module}\"; \
+         echo 'not run: features, {module} (this kernel has no {name})'; }}\n"
+    )
 }
 
 /// Builds the tests of a tier and says where they are.
