@@ -1,4 +1,4 @@
-//! SCTP, of which no hook for connect() is told: nothing of it leaves or enters a strict scope.
+//! SCTP, of which no hook for `connect()` is told: nothing of it leaves or enters a strict scope.
 
 use anyhow::{Result, ensure};
 use harness::{Group, Lab, Record, Rules, stretched_seconds, uid};

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::ca::TRUST_DOMAIN;
 use crate::pod::uid;
+use crate::wait::stretched;
 
 /// The SPIFFE ID of the usual client.
 pub fn client_id() -> String {
@@ -191,6 +193,16 @@ impl Rules {
         self
     }
 
+    /// On a slow machine the daemon waits longer too, where the test does not say how long.
+    fn patience(&self) -> String {
+        let usual = Duration::from_secs(10);
+        let given = stretched(usual);
+        let keys = ["connect_timeout", "handshake_timeout"].iter();
+        let open = keys.filter(|key| given > usual && !self.proxy.contains(**key));
+        let lines = open.map(|key| format!("{key} = \"{}s\"\n", given.as_secs()));
+        lines.collect::<Vec<_>>().concat()
+    }
+
     /// The whole file for one node.
     pub(crate) fn file(&self, place: &Place<'_>) -> String {
         let Place { name, dir, cgroup, instance } = place;
@@ -206,12 +218,13 @@ impl Rules {
              [capture]\ncgroup = \"{attached}\"\ninstance = \"{instance}\"\n\n\
              [issuer]\nkind = \"embedded\"\n{issuer}\n\
              [attest]\n{attest}\n\
-             [proxy]\n{proxy}\n\
+             [proxy]\n{patience}{proxy}\n\
              [audit]\npath = \"{dir}/{log_in}audit.jsonl\"\n{audit}\n\
              [admin]\nsocket = \"{dir}/run/admin.sock\"\nmetrics_listen = \"127.0.0.1:9464\"\n\n\
              [log]\nlevel = \"{log}\"\n\n",
             issuer = self.issuer,
             attest = self.attest,
+            patience = self.patience(),
             proxy = self.proxy,
             audit = self.audit,
             log_in = self.log_in,

@@ -5,6 +5,7 @@ mod apt;
 mod guest;
 mod image;
 mod initramfs;
+mod publish;
 mod release;
 mod suite;
 

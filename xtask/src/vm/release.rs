@@ -17,7 +17,7 @@ pub(super) fn newest<'a>(
 }
 
 /// Compares as people do: runs of digits by their value, all else by its bytes.
-fn by_number(a: &str, b: &str) -> Ordering {
+pub(super) fn by_number(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (runs(a).into_iter(), runs(b).into_iter());
     loop {
         let order = match (a.next(), b.next()) {

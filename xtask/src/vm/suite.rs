@@ -17,6 +17,7 @@ use crate::{build, run};
 use super::apt::Index;
 use super::guest;
 use super::image::Image;
+use super::publish::{self, Outcome};
 
 /// How much longer than on the machine itself anything may take: the guest computes as if it ran
 /// an instruction a nanosecond on one processor.
@@ -53,10 +54,15 @@ pub(crate) fn run(series: &[String], tiers: &[Tier], only: Option<&str>) -> Resu
     for one in series {
         let image = Image::ready(&place, &index, one)?;
         println!("\n== kernel {}", image.release);
-        for tier in tiers {
-            let count = suite.tier(&image, *tier, &place);
-            failed += count.failed;
+        let outcomes: Vec<_> =
+            tiers.iter().map(|tier| (*tier, suite.tier(&image, *tier, &place))).collect();
+        failed += outcomes.iter().map(|(_, outcome)| outcome.count.failed).sum::<u64>();
+        if only.is_none() {
+            publish::publish(&image.release, &outcomes)?;
         }
+    }
+    for tier in IN_GUESTS.iter().filter(|tier| !tiers.contains(tier)) {
+        println!("not run: tier {} ({})", tier.name(), tier.purpose());
     }
     if failed > 0 {
         bail!("{failed} tests failed");
@@ -89,37 +95,19 @@ impl Suite {
     }
 
     /// Runs a tier in a guest; a guest that fails is a failed test.
-    fn tier(&self, image: &Image, tier: Tier, place: &Path) -> Count {
+    fn tier(&self, image: &Image, tier: Tier, place: &Path) -> Outcome {
         let (name, began) = (tier.name(), Instant::now());
         println!("\n== tier {name} on {}: {}", image.release, tier.purpose());
-        let (mut count, mut doctor) = (Count::default(), String::new());
-        let mut hear = |line: &str| {
-            match line.strip_prefix(DOCTOR) {
-                Some(found) => doctor.push_str(found),
-                None => println!("{line}"),
-            }
-            count.add(test::summary(line).unwrap_or_default());
-        };
+        let mut heard = Heard::default();
         let work = place.join("guest");
         let ended = self
             .script(tier)
-            .and_then(|script| guest::run(image, &script, &work, LIMIT, &mut hear));
-        match ended {
-            Ok(0) => {}
-            Ok(status) if count.failed == 0 => {
-                println!("FAIL: the tests ended with {status} and counted no failed test");
-                count.failed = 1;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                println!("FAIL: {error:#}");
-                count.failed += 1;
-            }
-        }
-        let Count { passed, failed } = count;
+            .and_then(|script| guest::run(image, &script, &work, LIMIT, |line| heard.line(line)));
+        let outcome = heard.outcome(ended);
+        let Count { passed, failed } = outcome.count;
         let took = test::shown(began.elapsed());
         println!("== tier {name} on {}: {passed} passed, {failed} failed, {took}", image.release);
-        count
+        outcome
     }
 
     /// What the guest runs.
@@ -148,6 +136,59 @@ fn check(feature: &Feature) -> String {
     )
 }
 
+/// What a guest has said so far.
+#[derive(Default)]
+struct Heard {
+    outcome: Outcome,
+    /// What `tacit doctor` found, JSON.
+    doctor: String,
+}
+
+impl Heard {
+    fn line(&mut self, line: &str) {
+        if let Some(found) = line.strip_prefix(DOCTOR) {
+            self.doctor.push_str(found);
+            return;
+        }
+        println!("{line}");
+        self.outcome.count.add(test::summary(line).unwrap_or_default());
+        let test = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
+        self.outcome.failures.extend(test.map(str::to_owned));
+        let missing = line.strip_prefix("not run: features, ");
+        let missing = missing.and_then(|rest| rest.split(' ').next());
+        self.outcome.not_run.extend(missing.map(str::to_owned));
+    }
+
+    /// The whole of it, with how the guest ended.
+    fn outcome(mut self, ended: Result<i32>) -> Outcome {
+        let why = match ended {
+            Ok(0) => None,
+            Ok(_) if self.outcome.count.failed > 0 => None,
+            Ok(status) => Some(format!("the tests ended with {status} and counted no failed test")),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        if let Some(why) = why {
+            println!("FAIL: {why}");
+            self.outcome.count.failed += 1;
+            self.outcome.failures.extend(why.lines().next().map(str::to_owned));
+        }
+        self.outcome.refused = refused(&self.doctor);
+        self.outcome
+    }
+}
+
+/// The programs that `tacit doctor` says the kernel does not take: it is asked by loading them.
+fn refused(doctor: &str) -> Option<Vec<String>> {
+    let found: Value = serde_json::from_str(doctor).ok()?;
+    let checks = found.get("checks")?.as_array()?;
+    let about_programs = |check: &&Value| {
+        let name = check.get("name").and_then(Value::as_str).unwrap_or_default();
+        name.starts_with("program") && check.get("verdict").and_then(Value::as_str) != Some("ok")
+    };
+    let detail = |check: &Value| check.get("detail")?.as_str().map(str::to_owned);
+    Some(checks.iter().filter(about_programs).filter_map(detail).collect())
+}
+
 /// Builds the tests of a tier and says where they are.
 fn tests(tier: Tier) -> Result<PathBuf> {
     let mut cargo = run::cargo(&["test", "--no-run", "--package", "tests", "--test", tier.name()]);
@@ -171,6 +212,25 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tells_what_the_kernel_refuses() {
+        let doctor = "{\"checks\": [{\"name\": \"kernel\", \"verdict\": \"ok\", \"detail\": \"6\"}, \
+             {\"name\": \"program tacit_egress\", \"verdict\": \"warning\", \"detail\": \"why\"}]}";
+        assert_eq!(refused(doctor), Some(vec!["why".to_owned()]));
+        assert_eq!(refused(""), None);
+    }
+
+    #[test]
+    fn a_guest_that_fails_is_a_failed_test() {
+        let mut heard = Heard::default();
+        heard.line("test payload::a ... ok");
+        heard.line("not run: features, sctp (this kernel has no SCTP)");
+        let outcome = heard.outcome(Err(anyhow::anyhow!("the guest failed\nconsole")));
+        assert_eq!(outcome.count, Count { passed: 0, failed: 1 });
+        assert_eq!(outcome.failures, ["the guest failed"]);
+        assert_eq!(outcome.not_run, ["sctp"]);
+    }
 
     #[test]
     fn finds_the_binary_among_messages() {
