@@ -3,7 +3,7 @@
 //! ```text
 //! main > app                     wires everything; nobody imports it
 //! cli                            the commands that talk to a running daemon
-//! proxy    admin                 data plane, control surface
+//! proxy    api    admin          data plane, what programs ask, control surface
 //! identity        audit          which SVID · what happened
 //! attest                         who is this process
 //! policy  registry  |  bpf  sys  the rules  |  the machine (neither side sees the other)
@@ -12,6 +12,7 @@
 //! ARCHITECTURE.md holds the table of allowed imports; `cargo xtask tidy` enforces it.
 
 pub mod admin;
+pub mod api;
 pub mod app;
 pub mod attest;
 pub mod audit;

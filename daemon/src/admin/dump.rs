@@ -138,8 +138,20 @@ pub struct EntryDump {
     pub spiffe_id: String,
     /// What a process must be.
     pub selectors: Vec<String>,
-    /// Lifetime of its SVIDs, seconds; the configured default where none.
+    /// Lifetime of its X.509-SVIDs, seconds; the configured default where none.
     pub svid_ttl: Option<u64>,
+    /// Lifetime of its JWT-SVIDs, seconds; the configured default where none.
+    #[serde(default)]
+    pub jwt_svid_ttl: Option<u64>,
+    /// What the identity is for.
+    #[serde(default)]
+    pub hint: String,
+    /// DNS names in its X.509-SVIDs.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// Other trust domains whose bundles its workloads get.
+    #[serde(default)]
+    pub federates_with: Vec<String>,
     /// The file that it comes from.
     pub origin: String,
     /// Entries that match a process equally well: those with the same selectors, and those that
@@ -260,6 +272,10 @@ impl From<&RegistrationEntry> for EntryDump {
             spiffe_id: entry.spiffe_id.to_string(),
             selectors: entry.selectors.iter().map(ToString::to_string).collect(),
             svid_ttl: entry.svid_ttl.map(|ttl| ttl.as_secs()),
+            jwt_svid_ttl: entry.jwt_svid_ttl.map(|ttl| ttl.as_secs()),
+            hint: entry.hint.clone(),
+            dns_names: entry.dns_names.clone(),
+            federates_with: entry.federates_with.iter().map(ToString::to_string).collect(),
             origin: entry.origin.clone(),
             tied_with: Vec::new(),
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::admin::{AdminSocket, HealthListener, Readiness, Snapshots};
+use crate::api::{self, ApiLimits, ApiParts, WorkloadSocket};
 use crate::attest::{AttestSettings, Attestor};
 use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Writer};
 use crate::config::{Config, ProxyConfig, ReloadHandle};
@@ -15,6 +16,7 @@ use crate::policy::DenyReason;
 use crate::proxy::ProxySettings;
 use crate::registry::Registry;
 use crate::shutdown::Tasks;
+use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 
 use super::StartError;
@@ -29,6 +31,7 @@ pub(super) struct Base {
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Audit,
     issuer: Arc<dyn Issuer>,
+    workload_socket: Option<WorkloadSocket>,
     socket: AdminSocket,
     health: Option<HealthListener>,
 }
@@ -57,9 +60,12 @@ impl Base {
             ),
             None => None,
         };
+        // Before the control socket, whose directories would be closed to everybody else.
+        let api = &config.workload_api;
+        let workload_socket = api.enabled.then(|| WorkloadSocket::bind(&api.socket)).transpose()?;
         let socket = AdminSocket::bind(&config.admin.socket)?;
         let readiness = Readiness::default();
-        Ok((Self { readiness, metrics, audit, issuer, socket, health }, writer))
+        Ok((Self { readiness, metrics, audit, issuer, workload_socket, socket, health }, writer))
     }
 
     /// Who is who, by these entries.
@@ -76,6 +82,31 @@ impl Base {
         let settings =
             IdentitySettings { svid_ttl: config.issuer.svid_ttl, ..IdentitySettings::default() };
         Identities::new(attestor, registry, Arc::clone(&self.issuer), settings)
+    }
+
+    /// Serves programs that know SPIFFE, if the configuration wants it.
+    pub(super) fn serve_workloads(
+        &mut self,
+        tasks: &mut Tasks,
+        config: &Config,
+        identities: &Identities,
+        cgroups: &Cgroups,
+    ) {
+        let Some(socket) = self.workload_socket.take() else { return };
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let limits = ApiLimits {
+            connections: count(config.workload_api.max_connections),
+            connections_per_cgroup: count(config.workload_api.max_connections_per_cgroup),
+            requests_per_second: config.workload_api.requests_per_second,
+        };
+        let parts = ApiParts {
+            socket,
+            identities: identities.clone(),
+            audit: self.audit.clone(),
+            cgroups: cgroups.clone(),
+            limits,
+        };
+        tasks.spawn("Workload API", api::serve(parts, tasks.stop()));
     }
 
     /// Adds what readiness asks each time.

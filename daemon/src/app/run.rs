@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::SocketError;
+use crate::api::ApiSocketError;
 use crate::audit::log::LogError;
 use crate::bpf::{EventStream, Kernel, KernelCounters, KernelSettings, LoadError};
 use crate::config::{Config, Installation, ReloadHandle, Reloader};
@@ -115,6 +116,9 @@ pub enum StartError {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The socket of the Workload API.
+    #[error(transparent)]
+    WorkloadSocket(#[from] ApiSocketError),
     /// The machine does not answer.
     #[error("{what} cannot be read")]
     Machine {
@@ -198,7 +202,7 @@ async fn serve(
     cgroups: Cgroups,
     own_netns: NetnsCookie,
 ) -> Result<(), StartError> {
-    let (base, writer) = Base::open(&config).await?;
+    let (mut base, writer) = Base::open(&config).await?;
     let programs = base.readiness.condition("programs attached");
     let reloader = Reloader::new(path.clone(), config.clone());
     let (reload, hang_up) = (reloader.handle(), reloader.handle());
@@ -207,6 +211,7 @@ async fn serve(
     adopt(&mut started, &base, &cgroups, own_netns).await;
     programs.met();
     base.watch(&started.identities, &reload);
+    base.serve_workloads(&mut started.tasks, &config, &started.identities, &cgroups);
 
     let audit = base.audit.clone();
     let loaded = Loaded::new(clock::now());

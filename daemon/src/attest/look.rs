@@ -7,8 +7,9 @@
 //!   hold, with the path and digest that were known of that executable before; no groups.
 //! - *Another program since* (`execve`): the same. The new file is never read.
 //! - *Other credentials since* (`setuid`): user and group as recorded; no groups.
-//! - Facts found by a *scan* were not taken in the act. If the process no longer bears them out
-//!   (another start: `PidReused`; executable or credentials: `ProcessChanged`), it is refused.
+//! - Facts found by a *scan*, or read from the *peer* of a Unix socket, were not taken in the act.
+//!   If the process no longer bears them out (another start: `PidReused`; executable or
+//!   credentials: `ProcessChanged`), it is refused.
 //!
 //! Boundary: `/proc` shows start times in hundredths of a second. A pid that is used again within the
 //! same one is not told apart by its start; it still must run the recorded executable, or nothing is
@@ -63,7 +64,7 @@ pub(super) fn look(claim: &ProcessClaim) -> Result<Seen, AttestError> {
     let expected = StartTicks::of_ns(claim.process.start_ns);
     match task.started().map_err(failed)? {
         Some(started) if started == expected => {}
-        Some(_) if claim.source == ClaimSource::Scan => {
+        Some(_) if !claim.source.is_of_the_act() => {
             return Err(AttestError::PidReused(claim.process));
         }
         _ => return Ok(Seen::Exited),
@@ -78,7 +79,7 @@ pub(super) fn look(claim: &ProcessClaim) -> Result<Seen, AttestError> {
     if !runs_recorded(&task, claim).map_err(failed)? {
         return changed(&task, claim, "executable");
     }
-    if live.groups.is_none() && claim.source == ClaimSource::Scan {
+    if live.groups.is_none() && !claim.source.is_of_the_act() {
         return changed(&task, claim, "credentials");
     }
     Ok(Seen::Live(Box::new(live)))
@@ -90,7 +91,9 @@ fn changed(task: &Task, claim: &ProcessClaim, what: &'static str) -> Result<Seen
     match (started, claim.source) {
         (None, _) => Ok(Seen::Exited),
         (Some(_), ClaimSource::Kernel) => Ok(Seen::Changed),
-        (Some(_), ClaimSource::Scan) => Err(AttestError::ProcessChanged { process, what }),
+        (Some(_), ClaimSource::Scan | ClaimSource::Peer) => {
+            Err(AttestError::ProcessChanged { process, what })
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn obey(order: Ca) -> Result<Exit, Fault> {
             ))?;
         }
         Ca::Mint { place, spiffe_id, ttl, out } => {
-            let request = IssueRequest { spiffe_id, ttl };
+            let request = IssueRequest { spiffe_id, ttl, dns_names: Vec::new() };
             let svid = mint(&place.directory, &request, &out, now)?;
             output::text(&format!(
                 "{} until {}: svid.pem, svid.key and bundle.pem are in {}.\n",

@@ -26,5 +26,5 @@ pub use problem::{Problem, Problems};
 pub use reload::{ReloadError, ReloadHandle, ReloadStatus, Reloader};
 pub use settings::{
     AdminConfig, AttestConfig, AuditConfig, CaptureConfig, Config, IssuerConfig, IssuerKind,
-    LogConfig, LogFormat, LogLevel, NodeConfig, ProxyConfig,
+    LogConfig, LogFormat, LogLevel, NodeConfig, ProxyConfig, WorkloadApiConfig,
 };

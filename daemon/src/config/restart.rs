@@ -27,7 +27,7 @@ pub(super) fn keys_that_need_a_restart(old: &Config, new: &Config) -> Vec<&'stat
             bpffs => "bpffs",
         }
         attest { digest_limit_bytes => "digest_limit", deadline => "deadline", }
-        issuer { kind => "kind", svid_ttl => "svid_ttl", backdate => "backdate", }
+        issuer { kind => "kind", svid_ttl => "svid_ttl", jwt_svid_ttl => "jwt_svid_ttl", backdate => "backdate", }
         proxy {
             outbound_port => "outbound_port",
             inbound_port => "inbound_port",
@@ -42,6 +42,13 @@ pub(super) fn keys_that_need_a_restart(old: &Config, new: &Config) -> Vec<&'stat
             max_connections_per_workload => "max_connections_per_workload",
             max_handshakes => "max_handshakes",
             buffer_bytes => "buffer",
+        }
+        workload_api {
+            enabled => "enabled",
+            socket => "socket",
+            max_connections => "max_connections",
+            max_connections_per_cgroup => "max_connections_per_cgroup",
+            requests_per_second => "requests_per_second",
         }
         audit {
             path => "path",

@@ -27,6 +27,8 @@ pub struct Config {
     pub issuer: IssuerConfig,
     /// Timeouts and limits.
     pub proxy: ProxyConfig,
+    /// What programs that know SPIFFE are served.
+    pub workload_api: WorkloadApiConfig,
     /// The record of every connection.
     pub audit: AuditConfig,
     /// How to talk to the daemon.
@@ -88,8 +90,10 @@ pub struct AttestConfig {
 pub struct IssuerConfig {
     /// Which issuer.
     pub kind: IssuerKind,
-    /// Lifetime of an SVID.
+    /// Lifetime of an X.509-SVID.
     pub svid_ttl: Duration,
+    /// Lifetime of a JWT-SVID.
+    pub jwt_svid_ttl: Duration,
     /// How far in the past an SVID begins.
     pub backdate: Duration,
 }
@@ -130,6 +134,21 @@ pub struct ProxyConfig {
     pub max_handshakes: u32,
     /// What one direction of one connection may buffer, bytes.
     pub buffer_bytes: u64,
+}
+
+/// `[workload_api]`: what programs that know SPIFFE are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadApiConfig {
+    /// Whether it is served.
+    pub enabled: bool,
+    /// The socket.
+    pub socket: PathBuf,
+    /// Connections of the whole node.
+    pub max_connections: u32,
+    /// Connections of one cgroup.
+    pub max_connections_per_cgroup: u32,
+    /// Requests of one cgroup in a second.
+    pub requests_per_second: u32,
 }
 
 /// `[audit]`: the record of every connection.
@@ -198,6 +217,7 @@ impl Config {
         Self {
             epoch: 1,
             admin: AdminConfig::default_for(&node.run_dir),
+            workload_api: WorkloadApiConfig::default_for(&node.run_dir),
             node,
             capture: CaptureConfig::default(),
             attest: AttestConfig::default(),
@@ -245,6 +265,19 @@ impl AdminConfig {
     }
 }
 
+impl WorkloadApiConfig {
+    /// The socket of a daemon with this run directory, and limits.
+    pub fn default_for(run_dir: &Path) -> Self {
+        Self {
+            enabled: true,
+            socket: run_dir.join("public/api.sock"),
+            max_connections: 4096,
+            max_connections_per_cgroup: 1024,
+            requests_per_second: 500,
+        }
+    }
+}
+
 impl Default for CaptureConfig {
     fn default() -> Self {
         Self { cgroup: "/".to_owned(), instance: "default".to_owned(), bpffs: "/sys/fs/bpf".into() }
@@ -262,6 +295,7 @@ impl Default for IssuerConfig {
         Self {
             kind: IssuerKind::Embedded,
             svid_ttl: Duration::from_hours(1),
+            jwt_svid_ttl: Duration::from_mins(5),
             backdate: Duration::from_mins(1),
         }
     }

@@ -19,6 +19,9 @@ pub struct IssueRequest {
     pub spiffe_id: SpiffeId,
     /// How long it should be valid; the issuer may give less.
     pub ttl: Duration,
+    /// DNS names that it bears, the first of them also as common name. They prove nothing to a
+    /// SPIFFE verifier; clients of other kinds look for them.
+    pub dns_names: Vec<String>,
 }
 
 /// An SVID on its way.

@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
 use super::issuer::{AuthorityStatus, IssueError, Issuer};
-use super::slot::{Slot, SlotKey, Source, SvidStatus};
+use super::slot::{Profile, Slot, SlotKey, Source, SvidStatus};
 use crate::attest::{AttestError, Attestation, Attestor};
 use crate::policy::DenyReason;
 use crate::registry::{RegistrationEntry, Registry, SeenTies, Ties};
@@ -197,15 +197,33 @@ impl Inner {
         Some((entry, slot))
     }
 
+    /// Every entry of a process and the place of its SVID, in the order of
+    /// [`Registry::find_all`]; as [`Inner::slot_of`].
+    pub(super) fn slots_of(
+        &self,
+        attestation: &Attestation,
+    ) -> Vec<(Arc<RegistrationEntry>, Arc<Slot>)> {
+        let mut slots = self.slots();
+        let registry = Arc::clone(&self.registry.borrow());
+        let entries = registry.find_all(&attestation.selectors);
+        let place = |entry: Arc<RegistrationEntry>| {
+            let slot = self.slot(&mut slots, &entry);
+            (entry, slot)
+        };
+        entries.into_iter().map(place).collect()
+    }
+
     fn slot(
         &self,
         slots: &mut HashMap<SlotKey, Arc<Slot>>,
         entry: &RegistrationEntry,
     ) -> Arc<Slot> {
         let ttl = entry.svid_ttl.unwrap_or(self.settings.svid_ttl);
+        let profile = Profile { ttl, dns_names: entry.dns_names.clone() };
         let key = SlotKey::from(entry);
-        let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key, ttl)));
-        slot.set_ttl(ttl);
+        let slot =
+            slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key, profile.clone())));
+        slot.set_profile(profile);
         Arc::clone(slot)
     }
 

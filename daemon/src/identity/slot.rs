@@ -31,6 +31,13 @@ pub(super) struct SlotKey {
     selectors: Selectors,
 }
 
+/// What an entry wants of its SVID. It may change while the SVID is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Profile {
+    pub(super) ttl: Duration,
+    pub(super) dns_names: Vec<String>,
+}
+
 /// The SVID of one entry.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -42,7 +49,7 @@ pub(super) struct Slot {
 
 #[derive(Debug)]
 struct State {
-    ttl: Duration,
+    profile: Profile,
     svid: Option<watch::Sender<Arc<X509Svid>>>,
     /// When the issuer is to be asked next, whether for renewal or again.
     ask_at: SystemTime,
@@ -96,9 +103,9 @@ impl From<&RegistrationEntry> for SlotKey {
 
 impl Slot {
     /// Nothing issued yet; due at once.
-    pub(super) fn new(key: SlotKey, ttl: Duration) -> Self {
+    pub(super) fn new(key: SlotKey, profile: Profile) -> Self {
         let state = State {
-            ttl,
+            profile,
             svid: None,
             ask_at: SystemTime::UNIX_EPOCH,
             failures: 0,
@@ -179,11 +186,11 @@ impl Slot {
         }
     }
 
-    /// Another lifetime counts from the next SVID on, which is made at once.
-    pub(super) fn set_ttl(&self, ttl: Duration) {
+    /// Another profile counts from the next SVID on, which is made at once.
+    pub(super) fn set_profile(&self, profile: Profile) {
         let mut state = self.state();
-        if state.ttl != ttl {
-            state.ttl = ttl;
+        if state.profile != profile {
+            state.profile = profile;
             state.ask_at = SystemTime::UNIX_EPOCH;
         }
     }
@@ -233,8 +240,8 @@ impl Slot {
 
     /// Asks the issuer and keeps what it says. The caller holds the turn.
     async fn ask(&self, source: &Source) -> Result<(), IssueError> {
-        let ttl = self.state().ttl;
-        let request = IssueRequest { spiffe_id: self.key.spiffe_id.clone(), ttl };
+        let Profile { ttl, dns_names } = self.state().profile.clone();
+        let request = IssueRequest { spiffe_id: self.key.spiffe_id.clone(), ttl, dns_names };
         let issued = tokio::time::timeout(source.timeout, source.issuer.issue(request)).await;
         let issued = issued.unwrap_or(Err(IssueError::TimedOut(source.timeout)));
         let now = (source.clock)();

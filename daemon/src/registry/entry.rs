@@ -1,10 +1,11 @@
 //! One registration entry, and what can be wrong with a set of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::workload::Selectors;
 
 /// Gives a SPIFFE ID to every process that has all of these selectors.
@@ -16,8 +17,16 @@ pub struct RegistrationEntry {
     pub spiffe_id: SpiffeId,
     /// What a process must have, all of it; at least one.
     pub selectors: Selectors,
-    /// Lifetime of its SVIDs; the issuer's own if absent.
+    /// Lifetime of its X.509-SVIDs; the issuer's own if absent.
     pub svid_ttl: Option<Duration>,
+    /// Lifetime of its JWT-SVIDs; the issuer's own if absent.
+    pub jwt_svid_ttl: Option<Duration>,
+    /// What the identity is for, told to workloads that have several; empty if it says nothing.
+    pub hint: String,
+    /// DNS names in its X.509-SVIDs, the first of them also the common name.
+    pub dns_names: Vec<String>,
+    /// Trust domains whose bundles its workloads get beside their own.
+    pub federates_with: BTreeSet<TrustDomain>,
     /// Where the entry was read from, for people.
     pub origin: String,
 }

@@ -84,8 +84,7 @@ impl Registry {
     /// The entry for a process with these selectors.
     pub fn find(&self, selectors: &Selectors) -> Lookup {
         let mut best: Vec<&Arc<RegistrationEntry>> = Vec::new();
-        let filed = selectors.iter().filter_map(|selector| self.by_rarest.get(selector)).flatten();
-        for entry in filed.filter(|entry| entry.selectors.is_subset(selectors)) {
+        for entry in self.matching(selectors) {
             let most = best.first().map_or(0, |best| best.selectors.len());
             if entry.selectors.len() > most {
                 best.clear();
@@ -103,6 +102,24 @@ impl Registry {
     /// to be of any entry, since one that matches better may ask for it.
     pub fn names_digests(&self) -> bool {
         self.names_digests
+    }
+
+    /// Every entry that fits a process with these selectors, the one of [`Registry::find`] first:
+    /// by the number of their selectors, most first, then by their ids.
+    pub fn find_all(&self, selectors: &Selectors) -> Vec<Arc<RegistrationEntry>> {
+        let mut found: Vec<_> = self.matching(selectors).map(Arc::clone).collect();
+        found.sort_unstable_by(|a, b| {
+            b.selectors.len().cmp(&a.selectors.len()).then_with(|| a.id.cmp(&b.id))
+        });
+        found
+    }
+
+    fn matching<'a>(
+        &'a self,
+        selectors: &'a Selectors,
+    ) -> impl Iterator<Item = &'a Arc<RegistrationEntry>> {
+        let filed = selectors.iter().filter_map(|selector| self.by_rarest.get(selector)).flatten();
+        filed.filter(|entry| entry.selectors.is_subset(selectors))
     }
 
     /// The entries that come closest without matching, most matched first: what `tacit explain`

@@ -16,6 +16,10 @@ fn entry(id: &str, numbers: &[u8]) -> RegistrationEntry {
         spiffe_id: parse_id(&format!("spiffe://td/{id}")).unwrap(),
         selectors: selectors(numbers),
         svid_ttl: None,
+        jwt_svid_ttl: None,
+        hint: String::new(),
+        dns_names: Vec::new(),
+        federates_with: std::collections::BTreeSet::new(),
         origin: format!("test:{id}"),
     }
 }
@@ -31,6 +35,17 @@ fn naive(entries: &[RegistrationEntry], process: &Selectors) -> Vec<String> {
     let mut ids: Vec<_> = all.into_iter().map(|entry| entry.id.clone()).collect();
     ids.sort();
     ids
+}
+
+/// Ids of all that match, in the order that a workload is told them.
+fn naive_all(entries: &[RegistrationEntry], process: &Selectors) -> Vec<String> {
+    let mut all: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.selectors.iter().all(|selector| process.contains(selector)))
+        .map(|entry| (std::cmp::Reverse(entry.selectors.len()), entry.id.clone()))
+        .collect();
+    all.sort();
+    all.into_iter().map(|(_, id)| id).collect()
 }
 
 fn ids(lookup: &Lookup) -> Vec<String> {
@@ -52,6 +67,10 @@ proptest! {
         let registry = Registry::new(entries.clone()).unwrap();
         let process = selectors(&process);
         prop_assert_eq!(ids(&registry.find(&process)), naive(&entries, &process));
+        let all: Vec<_> = registry.find_all(&process).iter().map(|it| it.id.clone()).collect();
+        prop_assert_eq!(&all, &naive_all(&entries, &process));
+        let winner = registry.find(&process).entry.map(|it| it.id.clone());
+        prop_assert_eq!(all.first(), winner.as_ref());
     }
 
     #[test]

@@ -11,5 +11,6 @@ pub mod process;
 pub mod sockets;
 pub mod sockopt;
 pub mod task;
+pub mod unix_peer;
 
 pub use netlink::{diag, route_changes, routes};

@@ -80,6 +80,17 @@ pub fn claim_of(
     let Some(task) = Task::open(pid)? else {
         return Ok(None);
     };
+    facts_of(&task, ClaimSource::Scan, cgroups, netns, seen_ns)
+}
+
+/// The facts about a pinned process as they are now; as [`claim_of`].
+pub(super) fn facts_of(
+    task: &Task,
+    source: ClaimSource,
+    cgroups: &Cgroups,
+    netns: NetnsCookie,
+    seen_ns: u64,
+) -> io::Result<Option<ProcessClaim>> {
     let Some(started) = task.started()? else {
         return Ok(None);
     };
@@ -90,7 +101,7 @@ pub fn claim_of(
         return Ok(None);
     };
     let claim = ProcessClaim {
-        process: ProcessKey { pid, start_ns: started.floor_ns() },
+        process: ProcessKey { pid: task.pid(), start_ns: started.floor_ns() },
         uid: ids.uid,
         gid: ids.gid,
         real_uid: ids.real_uid,
@@ -100,7 +111,7 @@ pub fn claim_of(
         exe: task.identify(&executable)?,
         exec_id: 0,
         seen_ns,
-        source: ClaimSource::Scan,
+        source,
     };
     // Dead now means: parts of it may have been read after its end.
     Ok(task.started()?.map(|_| claim))
@@ -128,8 +139,7 @@ pub fn owner(mut claims: Vec<ProcessClaim>) -> Owner {
 /// # Errors
 /// `NotFound` if the descriptor is another socket by now; the kernel's word otherwise.
 pub fn duplicate(holder: Holder, inode: u64) -> io::Result<OwnedFd> {
-    // SAFETY: takes two integers and touches no memory.
-    let pidfd = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, holder.pid, 0) })?;
+    let pidfd = pidfd_open(holder.pid)?;
     // SAFETY: takes three integers and touches no memory.
     let socket =
         owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), holder.fd, 0) })?;
@@ -138,6 +148,12 @@ pub fn duplicate(holder: Holder, inode: u64) -> io::Result<OwnedFd> {
         return Err(io::ErrorKind::NotFound.into());
     }
     Ok(file.into())
+}
+
+/// A descriptor of the process that has this pid now (`pidfd_open`, Linux 5.3).
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers and touches no memory.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {

@@ -25,6 +25,7 @@ use crate::workload::FileId;
 /// A process by an open descriptor of its directory in `/proc`.
 #[derive(Debug)]
 pub struct Task {
+    pid: u32,
     dir: OwnedFd,
 }
 
@@ -76,10 +77,15 @@ impl Task {
     pub fn open(pid: u32) -> io::Result<Option<Self>> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         match open(format!("/proc/{pid}").as_str(), flags, Mode::empty()) {
-            Ok(dir) => Ok(Some(Self { dir })),
+            Ok(dir) => Ok(Some(Self { pid, dir })),
             Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Its pid, as long as it lives.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// When it started; `None` if it has exited, whether or not its parent has noticed.

@@ -36,14 +36,23 @@ pub enum ClaimSource {
     Kernel,
     /// Found by a scan of all holders of a socket that is older than the daemon.
     Scan,
+    /// Read from the process that the kernel names as the peer of a Unix socket.
+    Peer,
 }
 
 impl ClaimSource {
+    /// Whether the facts were recorded in the act. Others are read afterwards, and hold only as
+    /// long as the process bears them out.
+    pub fn is_of_the_act(self) -> bool {
+        self == Self::Kernel
+    }
+
     /// Stable label, used in evidence.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
             Self::Scan => "scan",
+            Self::Peer => "peer",
         }
     }
 }

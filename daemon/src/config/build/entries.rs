@@ -1,21 +1,31 @@
 //! Registration entries: what `[[entry]]` means.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustls_pki_types::DnsName;
 
 use super::selectors;
+use super::values::list;
 use super::whole::{Around, LONGEST_NAME};
-use crate::config::file::{EntryTable, Interval};
+use crate::config::file::{EntryTable, Interval, Key};
 use crate::config::problem::{Place, Problem, Reader};
 use crate::registry::{RegistrationEntry, Registry};
-use crate::spiffe::{SpiffeId, TrustDomain, hex, parse_id};
+use crate::spiffe::{SpiffeId, TrustDomain, hex, parse_id, parse_trust_domain};
 use crate::workload::{Selector, Selectors};
 
 /// Shortest and longest lifetime of an SVID.
 pub(super) const SVID_TTL: (Duration, Duration) =
     (Duration::from_secs(10), Duration::from_hours(7 * 24));
+
+/// Shortest and longest lifetime of a JWT-SVID. The key that signed one stays published for as long.
+pub(super) const JWT_SVID_TTL: (Duration, Duration) =
+    (Duration::from_secs(10), Duration::from_hours(24));
+
+/// Longest hint, in bytes. Source: SPIFFE Workload API §5.2.1.
+const LONGEST_HINT: usize = 1024;
 
 /// Bytes of the digest that make a derived id: enough that a clash never happens by chance.
 const DERIVED_ID_BYTES: usize = 16;
@@ -49,12 +59,12 @@ pub(super) fn entry(
     let selectors = reader
         .required("selectors", table.selectors, place, remedy)
         .and_then(|(items, place)| selectors_of(&items, &place, reader));
-    let ttl = reader.given(key("svid_ttl"), table.svid_ttl).map(|(Interval(ttl), place)| {
-        if ttl < SVID_TTL.0 || ttl > SVID_TTL.1 {
-            reader.problem(&place, "out of range", "write a duration from 10s to 7days");
-        }
-        ttl
-    });
+    let svid_ttl = ttl(key("svid_ttl"), table.svid_ttl, SVID_TTL, reader);
+    let jwt_svid_ttl = ttl(key("jwt_svid_ttl"), table.jwt_svid_ttl, JWT_SVID_TTL, reader);
+    let hint = hint(key("hint"), table.hint, reader);
+    let dns_names = dns_names(key("dns_names"), table.dns_names, reader);
+    let federates_with =
+        federates_with(key("federates_with"), table.federates_with, around.trust_domain, reader);
     let (spiffe_id, selectors) = (spiffe_id?, selectors?);
     if !selectors.iter().any(selectors::is_firm) {
         let what = "any user can run a program to which these selectors apply";
@@ -75,7 +85,11 @@ pub(super) fn entry(
             id: id.map_or_else(|| derived_id(&spiffe_id, &selectors), |(id, _)| id),
             spiffe_id,
             selectors,
-            svid_ttl: ttl,
+            svid_ttl,
+            jwt_svid_ttl,
+            hint,
+            dns_names,
+            federates_with,
             origin: format!("{}:{line}", reader.path.display()),
         },
     })
@@ -102,6 +116,78 @@ pub(super) fn twins(registry: &Registry, main: &Path) -> Vec<Problem> {
         }
     }
     warnings
+}
+
+fn ttl(
+    key: String,
+    field: Key<Interval>,
+    (shortest, longest): (Duration, Duration),
+    reader: &mut Reader<'_>,
+) -> Option<Duration> {
+    let (Interval(ttl), place) = reader.given(key, field)?;
+    if ttl < shortest || ttl > longest {
+        let show = humantime::format_duration;
+        let remedy = format!("write a duration from {} to {}", show(shortest), show(longest));
+        reader.problem(&place, "out of range", remedy);
+    }
+    Some(ttl)
+}
+
+fn hint(key: String, field: Key<String>, reader: &mut Reader<'_>) -> String {
+    let Some((hint, place)) = reader.given(key, field) else {
+        return String::new();
+    };
+    if hint.is_empty() || hint.len() > LONGEST_HINT || hint.contains(char::is_control) {
+        let remedy = format!("write 1 to {LONGEST_HINT} bytes without control characters");
+        reader.problem(&place, "is no hint", remedy);
+    }
+    hint
+}
+
+fn dns_names(key: String, field: Key<Vec<String>>, reader: &mut Reader<'_>) -> Vec<String> {
+    let Some((names, place)) = list(key, field, reader) else {
+        return Vec::new();
+    };
+    for name in &names {
+        let is_name = DnsName::try_from(name.as_str()).is_ok() && !name.ends_with('.');
+        if !is_name || name.contains(|c: char| c.is_ascii_uppercase()) {
+            let remedy = "write a lower-case name such as web.example.org, without wildcards";
+            reader.problem(&place.quoting(name), "is no DNS name", remedy);
+        }
+    }
+    names
+}
+
+fn federates_with(
+    key: String,
+    field: Key<Vec<String>>,
+    own: Option<&TrustDomain>,
+    reader: &mut Reader<'_>,
+) -> BTreeSet<TrustDomain> {
+    let Some((names, place)) = list(key, field, reader) else {
+        return BTreeSet::new();
+    };
+    let mut domains = BTreeSet::new();
+    for name in names {
+        match parse_trust_domain(&name) {
+            Ok(domain) if own.is_some_and(|own| *own == domain) => {
+                let remedy = "name other trust domains only: its workloads have its own bundle";
+                reader.problem(&place.quoting(&name), "is the node's own trust domain", remedy);
+            }
+            Ok(domain) => {
+                domains.insert(domain);
+            }
+            Err(error) => {
+                let what = format!("is no trust domain: {error}");
+                reader.problem(
+                    &place.quoting(&name),
+                    what,
+                    "write a bare name such as partner.org",
+                );
+            }
+        }
+    }
+    domains
 }
 
 fn spiffe_id(

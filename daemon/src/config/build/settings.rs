@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::entries::SVID_TTL;
+use super::entries::{JWT_SVID_TTL, SVID_TTL};
 use super::values::{absolute, cgroup, include_dir_of};
 use crate::config::file::Sections;
 use crate::config::file::{
     AdminSection, AttestSection, AuditSection, CaptureSection, Interval, IssuerSection, Key,
-    LogSection, NodeSection, ProxySection, Size,
+    LogSection, NodeSection, ProxySection, Size, WorkloadApiSection,
 };
 use crate::config::problem::{Place, Reader};
 use crate::config::{
     AdminConfig, AttestConfig, AuditConfig, CaptureConfig, Config, IssuerConfig, IssuerKind,
-    LogConfig, NodeConfig, ProxyConfig,
+    LogConfig, NodeConfig, ProxyConfig, WorkloadApiConfig,
 };
 use crate::spiffe::{TrustDomain, parse_trust_domain};
 
@@ -31,6 +31,7 @@ pub(super) fn settings(sections: Sections, reader: &mut Reader<'_>) -> Option<Co
     let node = node(sections.node, reader);
     let run_dir = node.as_ref().map_or(Path::new("/run/tacit"), |node| &node.run_dir);
     let admin = admin(sections.admin, run_dir, reader);
+    let workload_api = workload_api(sections.workload_api, run_dir, reader);
     let capture = capture(sections.capture, reader);
     let attest = attest(sections.attest, reader);
     let issuer = issuer(sections.issuer, reader);
@@ -39,7 +40,8 @@ pub(super) fn settings(sections: Sections, reader: &mut Reader<'_>) -> Option<Co
     let log = log(sections.log, reader);
     let node = node?;
     let default = Config::default_for(node.trust_domain.clone());
-    Some(Config { node, capture, attest, issuer, proxy, audit, admin, log, ..default })
+    let config = Config { node, capture, attest, issuer, proxy, audit, ..default };
+    Some(Config { admin, workload_api, log, ..config })
 }
 
 /// The programs hold 262144 dials to local listeners, one for each inbound connection.
@@ -134,6 +136,13 @@ fn issuer(section: IssuerSection, reader: &mut Reader<'_>) -> IssuerConfig {
     IssuerConfig {
         kind,
         svid_ttl: interval("issuer.svid_ttl", section.svid_ttl, ttl, SVID_TTL, reader),
+        jwt_svid_ttl: interval(
+            "issuer.jwt_svid_ttl",
+            section.jwt_svid_ttl,
+            default.jwt_svid_ttl,
+            JWT_SVID_TTL,
+            reader,
+        ),
         backdate: interval(
             "issuer.backdate",
             section.backdate,
@@ -183,6 +192,21 @@ fn proxy(s: ProxySection, r: &mut Reader<'_>) -> ProxyConfig {
         max_connections_per_workload: own,
         max_handshakes,
         buffer_bytes,
+    }
+}
+
+fn workload_api(s: WorkloadApiSection, run_dir: &Path, r: &mut Reader<'_>) -> WorkloadApiConfig {
+    let d = WorkloadApiConfig::default_for(run_dir);
+    let (whole, each) = ("workload_api.max_connections", "workload_api.max_connections_per_cgroup");
+    let most = count(whole, s.max_connections, d.max_connections, 100_000, r);
+    let own = d.max_connections_per_cgroup.min(most);
+    let rate = ("workload_api.requests_per_second", d.requests_per_second);
+    WorkloadApiConfig {
+        enabled: r.or("workload_api.enabled", s.enabled, d.enabled),
+        socket: absolute("workload_api.socket", s.socket, d.socket, r),
+        max_connections: most,
+        max_connections_per_cgroup: count(each, s.max_connections_per_cgroup, own, most, r),
+        requests_per_second: count(rate.0, s.requests_per_second, rate.1, 100_000, r),
     }
 }
 

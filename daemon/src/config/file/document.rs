@@ -9,7 +9,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{
     AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, InboundTable,
-    IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable, keys_of,
+    IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable,
+    WorkloadApiSection, keys_of,
 };
 use crate::config::problem::{Place, Problem, Reader, nearest};
 
@@ -30,6 +31,7 @@ pub(in crate::config) struct Sections {
     pub(in crate::config) attest: AttestSection,
     pub(in crate::config) issuer: IssuerSection,
     pub(in crate::config) proxy: ProxySection,
+    pub(in crate::config) workload_api: WorkloadApiSection,
     pub(in crate::config) audit: AuditSection,
     pub(in crate::config) admin: AdminSection,
     pub(in crate::config) log: LogSection,
@@ -53,8 +55,8 @@ pub(in crate::config) enum Part {
     Included,
 }
 
-const SECTIONS: [&str; 8] =
-    ["node", "capture", "attest", "issuer", "proxy", "audit", "admin", "log"];
+const SECTIONS: [&str; 9] =
+    ["node", "capture", "attest", "issuer", "proxy", "workload_api", "audit", "admin", "log"];
 const TABLES: [&str; 4] = ["scope", "entry", "outbound", "inbound"];
 
 /// Reads a file. `None` if it cannot be read or is not TOML, which is then told.
@@ -130,6 +132,9 @@ fn tables_of(
             ("attest", Part::Main) => sections.attest = section(name, value, reader),
             ("issuer", Part::Main) => sections.issuer = section(name, value, reader),
             ("proxy", Part::Main) => sections.proxy = section(name, value, reader),
+            ("workload_api", Part::Main) => {
+                sections.workload_api = section(name, value, reader);
+            }
             ("audit", Part::Main) => sections.audit = section(name, value, reader),
             ("admin", Part::Main) => sections.admin = section(name, value, reader),
             ("log", Part::Main) => sections.log = section(name, value, reader),

@@ -13,7 +13,7 @@ pub(super) use key::{Given, Key, keys_of};
 pub(super) use scalar::{Interval, Ports, Size};
 pub(super) use sections::{
     AdminSection, AttestSection, AuditSection, CaptureSection, IssuerSection, LogSection,
-    NodeSection, ProxySection,
+    NodeSection, ProxySection, WorkloadApiSection,
 };
 pub(super) use tables::{EntryTable, InboundTable, OutboundTable, ScopeTable};
 pub(super) use words::{InboundActionKind, OutboundActionKind, UserWord};

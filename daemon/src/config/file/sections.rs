@@ -57,8 +57,10 @@ pub(in crate::config) struct AttestSection {
 pub(in crate::config) struct IssuerSection {
     /// `embedded`: the CA inside the daemon. Default: `embedded`.
     pub(in crate::config) kind: Key<String>,
-    /// Duration; lifetime of an SVID, renewed at half of it. Default: `1h`; `10s` to `7days`.
+    /// Duration; lifetime of an X.509-SVID, renewed at half of it. Default: `1h`; `10s` to `7days`.
     pub(in crate::config) svid_ttl: Key<Interval>,
+    /// Duration; lifetime of a JWT-SVID. Default: `5m`; `10s` to `1day`.
+    pub(in crate::config) jwt_svid_ttl: Key<Interval>,
     /// Duration; how far in the past an SVID begins, for peers whose clocks are behind. Default:
     /// `1m`; `0s` to `1h`.
     pub(in crate::config) backdate: Key<Interval>,
@@ -98,6 +100,22 @@ pub(in crate::config) struct ProxySection {
     pub(in crate::config) max_handshakes: Key<u32>,
     /// Size; what one direction of one connection may buffer. Default: `64KiB`; `4KiB` to `4MiB`.
     pub(in crate::config) buffer: Key<Size>,
+}
+
+/// `[workload_api]`: what programs that know SPIFFE are served. A change needs a restart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct WorkloadApiSection {
+    /// Whether the Workload API is served. Default: true.
+    pub(in crate::config) enabled: Key<bool>,
+    /// Its socket, which every user may connect to. Default: `public/api.sock` in `node.run_dir`.
+    pub(in crate::config) socket: Key<PathBuf>,
+    /// Connections of the whole node. Default: 4096; 1 to 100000.
+    pub(in crate::config) max_connections: Key<u32>,
+    /// Connections of one cgroup. Default: 1024; 1 to `max_connections`.
+    pub(in crate::config) max_connections_per_cgroup: Key<u32>,
+    /// Requests of one cgroup in a second, after twice as many at once. Default: 500; 1 to 100000.
+    pub(in crate::config) requests_per_second: Key<u32>,
 }
 
 /// `[audit]`: the record of every connection. A change needs a restart.

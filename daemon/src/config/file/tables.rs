@@ -43,8 +43,17 @@ pub(in crate::config) struct EntryTable {
     pub(in crate::config) spiffe_id: Key<String>,
     /// What a process must have, all of it: `unix:`, `systemd:` and `cgroup:` selectors. Required.
     pub(in crate::config) selectors: Key<Vec<String>>,
-    /// Duration; lifetime of its SVIDs. Default: `issuer.svid_ttl`; `10s` to `7days`.
+    /// Duration; lifetime of its X.509-SVIDs. Default: `issuer.svid_ttl`; `10s` to `7days`.
     pub(in crate::config) svid_ttl: Key<Interval>,
+    /// Duration; lifetime of its JWT-SVIDs. Default: `issuer.jwt_svid_ttl`; `10s` to `1day`.
+    pub(in crate::config) jwt_svid_ttl: Key<Interval>,
+    /// What the identity is for, told to workloads that have several; 1 to 1024 bytes. Default:
+    /// none.
+    pub(in crate::config) hint: Key<String>,
+    /// DNS names in its X.509-SVIDs, the first also as common name. Default: none.
+    pub(in crate::config) dns_names: Key<Vec<String>>,
+    /// Names of other trust domains whose bundles its workloads get. Default: none.
+    pub(in crate::config) federates_with: Key<Vec<String>>,
 }
 
 /// `[[outbound]]`: a rule for connections that local workloads open.

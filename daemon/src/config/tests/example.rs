@@ -3,7 +3,8 @@
 use super::*;
 use crate::config::file::{
     AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, InboundTable,
-    IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable, keys_of,
+    IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable,
+    WorkloadApiSection, keys_of,
 };
 use crate::spiffe::parse_trust_domain;
 
@@ -44,12 +45,13 @@ fn every_key_of_the_example_is_understood() {
 #[test]
 fn the_example_has_every_key() {
     let table: toml::Table = complete().parse().unwrap();
-    let sections: [(&str, &[&str]); 12] = [
+    let sections: [(&str, &[&str]); 13] = [
         ("node", keys_of::<NodeSection>()),
         ("capture", keys_of::<CaptureSection>()),
         ("attest", keys_of::<AttestSection>()),
         ("issuer", keys_of::<IssuerSection>()),
         ("proxy", keys_of::<ProxySection>()),
+        ("workload_api", keys_of::<WorkloadApiSection>()),
         ("audit", keys_of::<AuditSection>()),
         ("admin", keys_of::<AdminSection>()),
         ("log", keys_of::<LogSection>()),

@@ -64,6 +64,30 @@ fn the_file_as_a_whole() {
 }
 
 #[test]
+fn what_an_entry_has_beside_its_identity() {
+    let entry = |line: &str| {
+        format!("[[entry]]\nspiffe_id = \"spiffe://td/x\"\nselectors = [\"unix:uid:1\"]\n{line}\n")
+    };
+    check(&entry("svid_ttl = \"8days\""), &["entry[0].svid_ttl", "10s to 7days"]);
+    check(&entry("jwt_svid_ttl = \"2days\""), &["entry[0].jwt_svid_ttl", "10s to 1day"]);
+    check(&entry("hint = \"\""), &["entry[0].hint", "1 to 1024 bytes"]);
+    check(&entry("hint = \"a\\nb\""), &["entry[0].hint"]);
+    check(&entry("dns_names = []"), &["entry[0].dns_names", "an empty list"]);
+    for bad in ["*.example.org", "Web", "a b", "a..b", "a.", ""] {
+        check(&entry(&format!("dns_names = [\"{bad}\"]")), &["entry[0].dns_names", "DNS name"]);
+    }
+    check(&entry("federates_with = [\"td\"]"), &["entry[0].federates_with", "own trust domain"]);
+    let path = "federates_with = [\"spiffe://other\"]";
+    check(&entry(path), &["entry[0].federates_with", "bare name"]);
+    let lines = "hint = \"in\"\ndns_names = [\"a.b\", \"c\"]\nfederates_with = [\"other\"]\njwt_svid_ttl = \"1m\"";
+    let config = good(&entry(lines));
+    let entry = &config.registry.entries()[0];
+    assert_eq!((entry.hint.as_str(), entry.dns_names.len()), ("in", 2));
+    assert_eq!(entry.jwt_svid_ttl, Some(std::time::Duration::from_mins(1)));
+    assert_eq!(entry.federates_with.iter().map(|it| it.as_str()).collect::<Vec<_>>(), ["other"]);
+}
+
+#[test]
 fn settings_have_ranges() {
     check("name = \"a b\"\n", &["node.name", "`a b`"]);
     check("state_dir = \"var/x\"\n", &["node.state_dir", "absolute"]);

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::ca_files::{CaError, NodeAuthority, exists, has_root_key, init_ca, renew_node};
-use super::issuer::{AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing};
-use super::local_ca::SigningAuthority;
+use super::files::{CaError, NodeAuthority, exists, has_root_key, init_ca, renew_node};
+use super::signing::SigningAuthority;
+use crate::identity::issuer::{AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing};
 use crate::spiffe::{Authority, BundleSet, TrustDomain, X509Svid};
 use crate::sys::clock;
 

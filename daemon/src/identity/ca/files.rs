@@ -16,12 +16,12 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::issuer::{IssueError, IssueRequest};
-use super::local_ca::SigningAuthority;
 use super::private_files::{
     FileError, PRIVATE, PUBLIC, check_private_dir, create_private_dir, place_dir, prepare_dir,
     read_private, read_public, write_atomic,
 };
+use super::signing::SigningAuthority;
+use crate::identity::issuer::{IssueError, IssueRequest};
 use crate::spiffe::{TrustBundle, TrustDomain, VerifyError, X509Svid, parse_id, pem_block, verify};
 
 const ROOT_CERTIFICATE: &str = "root.pem";
@@ -193,7 +193,8 @@ impl NodeAuthority {
         let id = format!("{}/tacit/self-check", self.signing.trust_domain().id_string());
         let spiffe_id =
             parse_id(&id).map_err(VerifyError::BadSpiffeId).map_err(IssueError::Invalid)?;
-        let request = IssueRequest { spiffe_id, ttl: Duration::from_mins(1) };
+        let request =
+            IssueRequest { spiffe_id, ttl: Duration::from_mins(1), dns_names: Vec::new() };
         let svid = self.signing.svid(&request, Duration::ZERO, now)?;
         let bundles = [self.bundle.clone()].into_iter().collect();
         verify(&svid.chain, &bundles, now)

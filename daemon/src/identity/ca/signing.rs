@@ -2,7 +2,7 @@
 //!
 //! Keys are aws-lc-rs's own, so that rcgen, of which this file is the only home, writes
 //! certificates but never holds a private key. Profiles are those of X509-SVID §2-§4 and, where
-//! that leaves room, of SPIRE. Files are `ca_files.rs`; who may have an SVID is decided elsewhere.
+//! that leaves room, of SPIRE. Files are `files.rs`; who may have an SVID is decided elsewhere.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -17,22 +17,24 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::issuer::{IssueError, IssueRequest};
+use crate::identity::issuer::{IssueError, IssueRequest};
 use crate::spiffe::{Authority, TrustBundle, TrustDomain, X509Svid, hex};
 
 /// How long a root lasts. Chosen: it is carried to every node by hand.
-pub(super) const ROOT_TTL: Duration = Duration::from_hours(10 * 365 * 24);
+pub(in crate::identity) const ROOT_TTL: Duration = Duration::from_hours(10 * 365 * 24);
 /// How long the authority of a node lasts. Chosen: once a year is a habit, once in ten is a surprise.
-pub(super) const NODE_TTL: Duration = Duration::from_hours(365 * 24);
+pub(in crate::identity) const NODE_TTL: Duration = Duration::from_hours(365 * 24);
 /// How far the start of an authority lies in the past, for nodes whose clocks are behind.
 const AUTHORITY_BACKDATE: Duration = Duration::from_mins(1);
 /// Random bytes of a serial number. RFC 5280 §4.1.2.2 allows 20.
 const SERIAL_BYTES: usize = 16;
+/// Longest common name, in characters. Source: RFC 5280 appendix A.1.
+const MAX_COMMON_NAME: usize = 64;
 /// `id-at-serialNumber`, RFC 5280 appendix A.1: tells authorities of one name apart.
 const DN_SERIAL_NUMBER: [u64; 4] = [2, 5, 4, 5];
 
 /// An authority with its key.
-pub(super) struct SigningAuthority {
+pub(in crate::identity) struct SigningAuthority {
     authority: Authority,
     trust_domain: TrustDomain,
     issuer: rcgen::Issuer<'static, AuthorityKey>,
@@ -40,7 +42,10 @@ pub(super) struct SigningAuthority {
 
 impl SigningAuthority {
     /// A root for this trust domain, signed by itself.
-    pub(super) fn root(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, IssueError> {
+    pub(in crate::identity) fn root(
+        trust_domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Self, IssueError> {
         let key = AuthorityKey::generate()?;
         let name = format!("{trust_domain} root");
         let mut params = authority_params(trust_domain, &name)?;
@@ -51,7 +56,11 @@ impl SigningAuthority {
     }
 
     /// The authority of a node, signed by this one. It can sign leaves only.
-    pub(super) fn node(&self, name: &str, now: SystemTime) -> Result<Self, IssueError> {
+    pub(in crate::identity) fn node(
+        &self,
+        name: &str,
+        now: SystemTime,
+    ) -> Result<Self, IssueError> {
         self.check_valid(now)?;
         let key = AuthorityKey::generate()?;
         let mut params = authority_params(&self.trust_domain, name)?;
@@ -64,7 +73,10 @@ impl SigningAuthority {
 
     /// An authority read from elsewhere. `None` if the key is not that of the certificate, or if
     /// the certificate is not one of an authority that bears the ID of a trust domain.
-    pub(super) fn read(certificate: &CertificateDer<'static>, key_pkcs8: &[u8]) -> Option<Self> {
+    pub(in crate::identity) fn read(
+        certificate: &CertificateDer<'static>,
+        key_pkcs8: &[u8],
+    ) -> Option<Self> {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key_pkcs8).ok()?;
         Self::new(certificate, AuthorityKey::new(pair)).ok()
     }
@@ -82,22 +94,22 @@ impl SigningAuthority {
     }
 
     /// What is public about it.
-    pub(super) fn authority(&self) -> &Authority {
+    pub(in crate::identity) fn authority(&self) -> &Authority {
         &self.authority
     }
 
     /// For which trust domain it signs.
-    pub(super) fn trust_domain(&self) -> &TrustDomain {
+    pub(in crate::identity) fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
     /// PKCS#8 DER of its private key.
-    pub(super) fn key_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IssueError> {
+    pub(in crate::identity) fn key_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IssueError> {
         pkcs8(&self.issuer.key().pair)
     }
 
     /// Makes a key and an SVID for it, valid from `backdate` ago; never longer than the authority.
-    pub(super) fn svid(
+    pub(in crate::identity) fn svid(
         &self,
         request: &IssueRequest,
         backdate: Duration,
@@ -112,7 +124,7 @@ impl SigningAuthority {
         self.check_valid(now)?;
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
             .map_err(|_unspecified| IssueError::Crypto("make a key"))?;
-        let mut params = leaf_params(&request.spiffe_id.to_string())?;
+        let mut params = leaf_params(request)?;
         let not_after = (now + request.ttl).min(self.authority.not_after);
         set_validity(&mut params, now, backdate, not_after);
         let public = PublicKey(pair.public_key().as_ref().to_vec());
@@ -156,8 +168,16 @@ fn authority_params(domain: &TrustDomain, name: &str) -> Result<CertificateParam
 
 /// The profile of a leaf. Source: X509-SVID §4.3, §4.4; SPIRE's is the same but for key agreement
 /// and key encipherment, which TLS 1.3 has no use for.
-fn leaf_params(id: &str) -> Result<CertificateParams, IssueError> {
-    let mut params = params(id)?;
+fn leaf_params(request: &IssueRequest) -> Result<CertificateParams, IssueError> {
+    let mut params = params(&request.spiffe_id.to_string())?;
+    for name in &request.dns_names {
+        let name = name.as_str().try_into().map_err(|_charset| SIGN)?;
+        params.subject_alt_names.push(SanType::DnsName(name));
+    }
+    // As SPIRE does, for clients that know nothing younger than common names.
+    if let Some(first) = request.dns_names.first().filter(|name| name.len() <= MAX_COMMON_NAME) {
+        params.distinguished_name.push(DnType::CommonName, first.as_str());
+    }
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =

@@ -37,7 +37,11 @@ fn open_as(directory: &Path, trust_domain: &str) -> Result<LocalCa, CaError> {
 }
 
 fn request(ttl: Duration) -> IssueRequest {
-    IssueRequest { spiffe_id: parse_id("spiffe://td.test/web").unwrap(), ttl }
+    IssueRequest {
+        spiffe_id: parse_id("spiffe://td.test/web").unwrap(),
+        ttl,
+        dns_names: Vec::new(),
+    }
 }
 
 async fn issue(ca: &LocalCa) -> X509Svid {
@@ -166,7 +170,7 @@ async fn no_svid_for_others_and_none_longer_than_its_authority() {
     let directory = state.path().join("ca");
     let ca = open(&directory).unwrap();
     let spiffe_id = parse_id("spiffe://other.test/web").unwrap();
-    let foreign = ca.issue(IssueRequest { spiffe_id, ttl: HOUR }).await;
+    let foreign = ca.issue(IssueRequest { spiffe_id, ttl: HOUR, dns_names: Vec::new() }).await;
     assert!(matches!(foreign, Err(IssueError::ForeignTrustDomain { .. })));
     let long = ca.issue(request(DAY * 4000)).await.unwrap();
     assert_eq!(long.not_after, ca.authorities()[0].not_after);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attest::{AttestSettings, Attestor};
-use crate::identity::local_ca::SigningAuthority;
+use crate::identity::ca::SigningAuthority;
 use crate::identity::{
     AuthorityStatus, Identities, IdentitySettings, IssueError, IssueRequest, Issuer, Issuing,
 };
@@ -127,6 +127,10 @@ pub(super) fn entry(id: &str, selectors: &[&str]) -> RegistrationEntry {
         spiffe_id: parse_id(&format!("spiffe://td.test/{id}")).unwrap(),
         selectors: selectors.iter().map(|text| text.parse::<Selector>().unwrap()).collect(),
         svid_ttl: None,
+        jwt_svid_ttl: None,
+        hint: String::new(),
+        dns_names: Vec::new(),
+        federates_with: std::collections::BTreeSet::new(),
         origin: "a test".to_owned(),
     }
 }

@@ -117,6 +117,10 @@ pub(super) fn registry(id: &str) -> Arc<Registry> {
         spiffe_id: parse_id(id).unwrap(),
         selectors: [Selector::new("unix", format!("uid:{uid}"))].into(),
         svid_ttl: None,
+        jwt_svid_ttl: None,
+        hint: String::new(),
+        dns_names: Vec::new(),
+        federates_with: std::collections::BTreeSet::new(),
         origin: "test".to_owned(),
     };
     Arc::new(Registry::new(vec![entry]).unwrap())

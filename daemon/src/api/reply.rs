@@ -1,0 +1,93 @@
+//! The messages of the Workload API, made of what a caller is entitled to. Pure.
+
+use std::collections::{BTreeSet, HashSet};
+
+use proto::{X509BundlesResponse, X509svid, X509svidResponse};
+
+use crate::identity::{Entitlement, HeldSvid};
+use crate::spiffe::{TrustBundle, TrustDomain};
+
+/// X.509-SVIDs with their keys, the default one first. Source: SPIFFE Workload API §5.2.
+pub(super) fn x509_svids(entitlement: &Entitlement) -> X509svidResponse {
+    let svid = |held: &HeldSvid| X509svid {
+        spiffe_id: held.svid.id.to_string(),
+        x509_svid: held.svid.chain.iter().flat_map(|der| der.iter().copied()).collect(),
+        x509_svid_key: held.svid.key.to_vec(),
+        bundle: own_bundle(entitlement, held),
+        hint: held.entry.hint.clone(),
+    };
+    X509svidResponse {
+        svids: distinct(entitlement).map(svid).collect(),
+        crl: Vec::new(),
+        federated_bundles: federated(entitlement).map(|it| (key(it), der(it))).collect(),
+    }
+}
+
+/// Authorities of the caller's trust domain and of those that it is federated with.
+pub(super) fn x509_bundles(entitlement: &Entitlement) -> X509BundlesResponse {
+    let bundles = own(entitlement).chain(federated(entitlement));
+    X509BundlesResponse { crl: Vec::new(), bundles: bundles.map(|it| (key(it), der(it))).collect() }
+}
+
+/// The identities, each hint only once: of several with the same the first, which is the one that
+/// would be the default among them. Source: SPIFFE Workload API §5.2.1.
+pub(super) fn distinct(entitlement: &Entitlement) -> impl Iterator<Item = &HeldSvid> {
+    let mut hints = HashSet::new();
+    entitlement
+        .identities
+        .iter()
+        .filter(move |held| held.entry.hint.is_empty() || hints.insert(held.entry.hint.as_str()))
+}
+
+/// The bundles of the caller's own trust domains.
+pub(super) fn own(entitlement: &Entitlement) -> impl Iterator<Item = &TrustBundle> {
+    let domains: BTreeSet<_> =
+        entitlement.identities.iter().map(|held| held.svid.id.trust_domain()).collect();
+    domains.into_iter().filter_map(|domain| entitlement.bundles.get(domain)).map(AsRef::as_ref)
+}
+
+/// The bundles of trust domains that an entry of the caller is federated with, as far as they are
+/// known. Its own are not among them.
+pub(super) fn federated(entitlement: &Entitlement) -> impl Iterator<Item = &TrustBundle> {
+    let is_own = |domain: &TrustDomain| {
+        entitlement.identities.iter().any(|held| held.svid.id.trust_domain() == domain)
+    };
+    let domains: BTreeSet<_> =
+        entitlement.identities.iter().flat_map(|held| &held.entry.federates_with).collect();
+    domains
+        .into_iter()
+        .filter(move |domain| !is_own(domain))
+        .filter_map(|domain| entitlement.bundles.get(domain))
+        .map(AsRef::as_ref)
+}
+
+/// Maps are keyed by the ID of the trust domain, not by its bare name.
+/// Source: SPIFFE Workload API §5.2.1, `federated_bundles`.
+pub(super) fn key(bundle: &TrustBundle) -> String {
+    bundle.trust_domain().id_string()
+}
+
+fn own_bundle(entitlement: &Entitlement, held: &HeldSvid) -> Vec<u8> {
+    entitlement.bundles.for_id(&held.svid.id).map_or_else(Vec::new, |bundle| der(bundle))
+}
+
+/// DER certificates one after the other, without anything between.
+fn der(bundle: &TrustBundle) -> Vec<u8> {
+    bundle.certificates().flat_map(|der| der.iter().copied()).collect::<Vec<u8>>()
+}
+
+/// A copy without keys, kept to tell whether the next message would say anything new.
+pub(super) fn without_keys(message: &X509svidResponse) -> X509svidResponse {
+    let svids = message.svids.iter().map(|svid| X509svid {
+        spiffe_id: svid.spiffe_id.clone(),
+        x509_svid: svid.x509_svid.clone(),
+        x509_svid_key: Vec::new(),
+        bundle: svid.bundle.clone(),
+        hint: svid.hint.clone(),
+    });
+    X509svidResponse {
+        svids: svids.collect(),
+        crl: message.crl.clone(),
+        federated_bundles: message.federated_bundles.clone(),
+    }
+}

@@ -1,0 +1,4 @@
+//! The Workload API over a real socket, asked by a stock gRPC client in this very process.
+
+mod stage;
+mod x509;

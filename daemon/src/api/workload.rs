@@ -1,0 +1,141 @@
+//! The SPIFFE Workload API: each method, and what a request must be. What is answered is made in
+//! `reply.rs`, how streams go on is `watch.rs`. Source: SPIFFE Workload API §5-§7.
+
+use std::sync::Arc;
+
+use proto::spiffe_workload_api_server::SpiffeWorkloadApi;
+use proto::{
+    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+    ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest,
+    WitsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::caller::Caller;
+use super::handover::Handovers;
+use super::reply;
+use super::status;
+use super::watch::{Message, Messages, Watch};
+use crate::identity::{Entitlement, Identities};
+use crate::shutdown::Stop;
+
+/// What a request must carry, exactly once, so that a browser or a proxy that is made to talk to
+/// the socket is not answered. Source: SPIFFE Workload Endpoint §6.
+const HEADER: (&str, &str) = ("workload.spiffe.io", "true");
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct WorkloadApi {
+    pub(super) identities: Identities,
+    pub(super) handovers: Arc<Handovers>,
+    pub(super) stop: Stop,
+}
+
+impl WorkloadApi {
+    fn watch<T: Message>(&self, caller: Arc<Caller>) -> Watch<T> {
+        Watch {
+            caller,
+            subscription: self.identities.subscribe(),
+            handovers: Arc::clone(&self.handovers),
+            stop: self.stop.clone(),
+            said: None,
+        }
+    }
+}
+
+/// The caller of a request that is as the standard wants it.
+fn caller<T>(request: &Request<T>, method: &str) -> Result<Arc<Caller>, Status> {
+    let mut values = request.metadata().get_all(HEADER.0).iter();
+    let is_true = values.next().is_some_and(|value| value.as_bytes() == HEADER.1.as_bytes());
+    if !is_true || values.next().is_some() {
+        return Err(status::no_header());
+    }
+    Caller::of(request, method)
+}
+
+#[async_trait]
+impl SpiffeWorkloadApi for WorkloadApi {
+    type FetchX509SVIDStream = Messages<X509svidResponse>;
+    type FetchX509BundlesStream = Messages<X509BundlesResponse>;
+    type FetchJWTBundlesStream = Messages<JwtBundlesResponse>;
+    type FetchWITSVIDStream = Messages<WitsvidResponse>;
+    type FetchWITBundlesStream = Messages<WitBundlesResponse>;
+
+    async fn fetch_x509svid(
+        &self,
+        request: Request<X509svidRequest>,
+    ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
+        self.watch(caller(&request, "FetchX509SVID")?).open().await
+    }
+
+    async fn fetch_x509_bundles(
+        &self,
+        request: Request<X509BundlesRequest>,
+    ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
+        self.watch(caller(&request, "FetchX509Bundles")?).open().await
+    }
+
+    async fn fetch_jwtsvid(
+        &self,
+        request: Request<JwtsvidRequest>,
+    ) -> Result<Response<JwtsvidResponse>, Status> {
+        caller(&request, "FetchJWTSVID")?;
+        Err(status::not_served("FetchJWTSVID"))
+    }
+
+    async fn fetch_jwt_bundles(
+        &self,
+        request: Request<JwtBundlesRequest>,
+    ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
+        caller(&request, "FetchJWTBundles")?;
+        Err(status::not_served("FetchJWTBundles"))
+    }
+
+    async fn validate_jwtsvid(
+        &self,
+        request: Request<ValidateJwtsvidRequest>,
+    ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
+        caller(&request, "ValidateJWTSVID")?;
+        Err(status::not_served("ValidateJWTSVID"))
+    }
+
+    async fn fetch_witsvid(
+        &self,
+        request: Request<WitsvidRequest>,
+    ) -> Result<Response<Self::FetchWITSVIDStream>, Status> {
+        caller(&request, "FetchWITSVID")?;
+        Err(status::not_served("FetchWITSVID"))
+    }
+
+    async fn fetch_wit_bundles(
+        &self,
+        request: Request<WitBundlesRequest>,
+    ) -> Result<Response<Self::FetchWITBundlesStream>, Status> {
+        caller(&request, "FetchWITBundles")?;
+        Err(status::not_served("FetchWITBundles"))
+    }
+}
+
+impl Message for X509svidResponse {
+    const HOLDS_KEYS: bool = true;
+
+    fn of(entitlement: &Entitlement) -> Self {
+        reply::x509_svids(entitlement)
+    }
+
+    fn trace(&self) -> Self {
+        reply::without_keys(self)
+    }
+}
+
+impl Message for X509BundlesResponse {
+    const HOLDS_KEYS: bool = false;
+
+    fn of(entitlement: &Entitlement) -> Self {
+        reply::x509_bundles(entitlement)
+    }
+
+    fn trace(&self) -> Self {
+        self.clone()
+    }
+}

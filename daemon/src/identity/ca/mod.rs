@@ -1,0 +1,13 @@
+//! The CA inside the daemon: its files, what it signs, and the issuer that it is to the rest.
+//! Knows no process and no entry. Start at [`LocalCa`].
+
+mod embedded;
+mod files;
+mod private_files;
+mod signing;
+
+pub use embedded::{CaSettings, LocalCa};
+pub use files::{CaError, init_ca, issue_node, mint};
+pub use private_files::FileError;
+#[cfg(test)]
+pub(in crate::identity) use signing::SigningAuthority;

@@ -1,0 +1,147 @@
+//! All that a process is entitled to, as it changes: what programs that know SPIFFE are served.
+//!
+//! Where the data plane asks for the one identity that a process acts under, a program that knows
+//! SPIFFE gets every one that matches, that of the data plane first. Nothing is remembered between
+//! two answers but what would make the next one differ.
+
+use std::sync::Arc;
+
+use futures_util::future::select_all;
+use tokio::sync::watch;
+
+use super::issuer::IssueError;
+use super::resolve::{Identities, IdentityError, WorkloadIdentity};
+use crate::attest::Attestation;
+use crate::registry::{RegistrationEntry, Registry};
+use crate::spiffe::{BundleSet, X509Svid};
+use crate::workload::ProcessClaim;
+
+/// One identity of a process, as it is at one moment.
+#[derive(Debug, Clone)]
+pub struct HeldSvid {
+    /// The entry that names it.
+    pub entry: Arc<RegistrationEntry>,
+    /// Its SVID.
+    pub svid: Arc<X509Svid>,
+}
+
+/// What a process is entitled to at one moment.
+#[derive(Debug, Clone)]
+pub struct Entitlement {
+    /// What is known about the process.
+    pub attestation: Arc<Attestation>,
+    /// Its identities, at least one; the default one first: that of the entry with the most
+    /// selectors, and of several such the one with the lowest id.
+    pub identities: Vec<HeldSvid>,
+    /// Every bundle that this node knows. Never older than the SVIDs.
+    pub bundles: Arc<BundleSet>,
+}
+
+/// Follows what a process is entitled to.
+#[derive(Debug)]
+pub struct Subscription {
+    identities: Identities,
+    registry: watch::Receiver<Arc<Registry>>,
+    bundles: watch::Receiver<Arc<BundleSet>>,
+    svids: Vec<watch::Receiver<Arc<X509Svid>>>,
+}
+
+impl Identities {
+    async fn obtain_all(
+        &self,
+        attestation: &Arc<Attestation>,
+    ) -> Result<Vec<WorkloadIdentity>, IdentityError> {
+        let slots = self.inner.slots_of(attestation);
+        if slots.is_empty() {
+            return Err(IdentityError::NoEntry { attestation: Arc::clone(attestation) });
+        }
+        let mut found = Vec::with_capacity(slots.len());
+        for (entry, slot) in slots {
+            let attestation = Arc::clone(attestation);
+            match slot.obtain(&self.inner.source).await {
+                Ok(svid) => found.push(WorkloadIdentity { entry, attestation, svid }),
+                Err(error) => return Err(IdentityError::NoSvid { attestation, entry, error }),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Follows what processes are entitled to.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription {
+            identities: self.clone(),
+            registry: self.inner.registry.clone(),
+            bundles: self.bundles(),
+            svids: Vec::new(),
+        }
+    }
+}
+
+impl Subscription {
+    /// What the process of this claim is entitled to now. The claim must be fresh: it is attested
+    /// as it is.
+    ///
+    /// # Errors
+    /// As for [`Identities::of`]; then the process is entitled to nothing.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn current(&mut self, claim: &ProcessClaim) -> Result<Entitlement, IdentityError> {
+        self.svids.clear();
+        // Seen before it is read: what changes in between is told by `changed`.
+        self.registry.mark_unchanged();
+        let attestation = self.identities.attest(claim).await?;
+        let mut found = self.all_of(&attestation).await?;
+        let held = |identity: &mut WorkloadIdentity| HeldSvid {
+            entry: Arc::clone(&identity.entry),
+            svid: Arc::clone(&identity.svid.borrow_and_update()),
+        };
+        let identities: Vec<_> = found.iter_mut().map(held).collect();
+        // After the SVIDs: whoever signed them is in it already, since authorities are published
+        // before they sign.
+        let bundles = Arc::clone(&self.bundles.borrow_and_update());
+        self.svids = found.into_iter().map(|identity| identity.svid).collect();
+        Ok(Entitlement { attestation, identities, bundles })
+    }
+
+    async fn all_of(
+        &self,
+        attestation: &Arc<Attestation>,
+    ) -> Result<Vec<WorkloadIdentity>, IdentityError> {
+        loop {
+            match self.identities.obtain_all(attestation).await {
+                // Each further round needs yet another change of the registry meanwhile.
+                Err(IdentityError::NoSvid { error: IssueError::EntryGone, .. }) => {}
+                found => return found,
+            }
+        }
+    }
+
+    /// Resolves when [`Subscription::current`] may say something else than it did: entries,
+    /// authorities or one of the SVIDs have changed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn changed(&mut self) {
+        let svids: Vec<_> = self.svids.iter_mut().map(|svid| Box::pin(svid.changed())).collect();
+        let any_svid = async {
+            // Closed is a change, too: the entry is gone.
+            match svids.is_empty() {
+                true => std::future::pending().await,
+                false => drop(select_all(svids).await),
+            }
+        };
+        tokio::select! {
+            () = change(&mut self.registry) => {}
+            () = change(&mut self.bundles) => {}
+            () = any_svid => {}
+        }
+    }
+}
+
+/// A source that is gone, as at the end of the daemon, never changes again.
+async fn change<T>(source: &mut watch::Receiver<T>) {
+    if source.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
