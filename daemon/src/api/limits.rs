@@ -30,7 +30,7 @@ pub struct ApiLimits {
 /// Counts.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
-    limits: ApiLimits,
+    most: ApiLimits,
     connections: Arc<Semaphore>,
     cgroups: Arc<Mutex<HashMap<CgroupId, Usage>>>,
 }
@@ -54,7 +54,7 @@ pub(super) struct Counted {
 impl Limits {
     pub(super) fn new(limits: ApiLimits) -> Self {
         let connections = Arc::new(Semaphore::new(limits.connections));
-        Self { limits, connections, cgroups: Arc::default() }
+        Self { most: limits, connections, cgroups: Arc::default() }
     }
 
     /// Waits until the node has room for another connection.
@@ -71,10 +71,10 @@ impl Limits {
         let mut cgroups = self.cgroups();
         if cgroups.len() >= COUNTED {
             let now = Instant::now();
-            cgroups.retain(|_, usage| usage.connections > 0 || !usage.is_rested(&self.limits, now));
+            cgroups.retain(|_, usage| usage.connections > 0 || !usage.is_rested(&self.most, now));
         }
-        let usage = cgroups.entry(cgroup).or_insert_with(|| Usage::rested(&self.limits));
-        if usage.connections >= self.limits.connections_per_cgroup {
+        let usage = cgroups.entry(cgroup).or_insert_with(|| Usage::rested(&self.most));
+        if usage.connections >= self.most.connections_per_cgroup {
             return None;
         }
         usage.connections += 1;
@@ -114,7 +114,7 @@ fn burst(limits: &ApiLimits) -> f64 {
 impl Counted {
     /// Whether its cgroup may make another request now; it is counted if so.
     pub(super) fn may_ask(&self) -> bool {
-        let limits = &self.limits.limits;
+        let limits = &self.limits.most;
         let mut cgroups = self.limits.cgroups();
         let usage = cgroups.entry(self.cgroup).or_insert_with(|| Usage::rested(limits));
         usage.refill(limits, Instant::now());

@@ -2,10 +2,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use proto::{X509BundlesResponse, X509svid, X509svidResponse};
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
+use proto::{
+    JwtBundlesResponse, Jwtsvid, ValidateJwtsvidResponse, X509BundlesResponse, X509svid,
+    X509svidResponse,
+};
 
 use crate::identity::{Entitlement, HeldSvid};
-use crate::spiffe::{TrustBundle, TrustDomain};
+use crate::spiffe::{JwtIdentity, JwtSvid, KeyUse, TrustBundle, TrustDomain, jwks};
 
 /// X.509-SVIDs with their keys, the default one first. Source: SPIFFE Workload API §5.2.
 pub(super) fn x509_svids(entitlement: &Entitlement) -> X509svidResponse {
@@ -27,6 +32,58 @@ pub(super) fn x509_svids(entitlement: &Entitlement) -> X509svidResponse {
 pub(super) fn x509_bundles(entitlement: &Entitlement) -> X509BundlesResponse {
     let bundles = own(entitlement).chain(federated(entitlement));
     X509BundlesResponse { crl: Vec::new(), bundles: bundles.map(|it| (key(it), der(it))).collect() }
+}
+
+/// JWT authorities of the caller's trust domain and of those that it is federated with, as JWKS
+/// that hold no other keys. Source: SPIFFE Workload API §6.2.2.
+pub(super) fn jwt_bundles(entitlement: &Entitlement) -> JwtBundlesResponse {
+    let jwks = |bundle: &TrustBundle| {
+        (key(bundle), jwks(bundle.jwt_authorities(), KeyUse::Unsaid).into_bytes())
+    };
+    JwtBundlesResponse {
+        bundles: own(entitlement).chain(federated(entitlement)).map(jwks).collect(),
+    }
+}
+
+/// A token with what it was asked for.
+pub(super) fn jwt_svid(held: &HeldSvid, token: &JwtSvid) -> Jwtsvid {
+    Jwtsvid {
+        spiffe_id: token.claims.id.to_string(),
+        svid: token.token.to_string(),
+        hint: held.entry.hint.clone(),
+    }
+}
+
+/// What a valid token says. Claims of another trust domain are its own affair, and are left out
+/// but for those of the standard, as SPIRE does. Source: SPIFFE-ID §4.1.
+pub(super) fn validated(entitlement: &Entitlement, token: &JwtIdentity) -> ValidateJwtsvidResponse {
+    let domain = token.id().trust_domain();
+    let is_own = entitlement.identities.iter().any(|held| held.svid.id.trust_domain() == domain);
+    let is_told = |name: &str| is_own || ["sub", "aud", "exp"].contains(&name);
+    let claims = token.claims().iter().filter(|(name, _)| is_told(name));
+    ValidateJwtsvidResponse {
+        spiffe_id: token.id().to_string(),
+        claims: Some(Struct {
+            fields: claims.map(|(name, value)| (name.clone(), protobuf(value))).collect(),
+        }),
+    }
+}
+
+fn protobuf(value: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(*value),
+        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Json::String(text) => Kind::StringValue(text.clone()),
+        Json::Array(values) => {
+            Kind::ListValue(ListValue { values: values.iter().map(protobuf).collect() })
+        }
+        Json::Object(fields) => Kind::StructValue(Struct {
+            fields: fields.iter().map(|(name, value)| (name.clone(), protobuf(value))).collect(),
+        }),
+    };
+    Value { kind: Some(kind) }
 }
 
 /// The identities, each hint only once: of several with the same the first, which is the one that

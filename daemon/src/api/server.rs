@@ -112,7 +112,7 @@ impl Door<'_> {
             match admitted {
                 Ok(connection) => return connection,
                 Err(error) => {
-                    tracing::debug!(%error, "a caller of the Workload API was not let in")
+                    tracing::debug!(%error, "a caller of the Workload API was not let in");
                 }
             }
         }

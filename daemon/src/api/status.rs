@@ -9,7 +9,7 @@ use std::io;
 
 use tonic::Status;
 
-use crate::identity::IdentityError;
+use crate::identity::{IdentityError, IssueError};
 
 /// The request does not say that it knows what it talks to.
 pub(super) fn no_header() -> Status {
@@ -34,6 +34,16 @@ pub(super) fn rate_limited(method: &str) -> Status {
 /// The daemon ends.
 pub(super) fn stopping() -> Status {
     Status::unavailable("the daemon is stopping")
+}
+
+/// What a request lacks, or has wrong.
+pub(super) fn bad_request(what: impl Into<String>) -> Status {
+    Status::invalid_argument(what)
+}
+
+/// The token for an identity cannot be made.
+pub(super) fn no_jwt(error: &IssueError) -> Status {
+    Status::unavailable(format!("could not fetch JWT-SVID: {error}"))
 }
 
 /// Not part of what is served.

@@ -16,12 +16,17 @@ use super::handover::Handovers;
 use super::reply;
 use super::status;
 use super::watch::{Message, Messages, Watch};
-use crate::identity::{Entitlement, Identities};
+use crate::identity::{Entitlement, HeldSvid, Identities};
 use crate::shutdown::Stop;
+use crate::spiffe::{BundleSet, SpiffeId, parse_id, verify_jwt};
+use crate::sys::clock;
 
 /// What a request must carry, exactly once, so that a browser or a proxy that is made to talk to
 /// the socket is not answered. Source: SPIFFE Workload Endpoint §6.
 const HEADER: (&str, &str) = ("workload.spiffe.io", "true");
+
+/// Longest audience, all of it. Chosen: tokens are sent in headers.
+const AUDIENCE_BYTES: usize = 4096;
 
 /// The service.
 #[derive(Debug)]
@@ -53,6 +58,27 @@ fn caller<T>(request: &Request<T>, method: &str) -> Result<Arc<Caller>, Status> 
     Caller::of(request, method)
 }
 
+/// A token for nobody in particular would be good for anybody. Source: JWT-SVID §3.2.
+fn check_audience(audience: &[String]) -> Result<(), Status> {
+    if audience.is_empty() || audience.iter().any(String::is_empty) {
+        return Err(status::bad_request("audience must be specified"));
+    }
+    let bytes: usize = audience.iter().map(String::len).sum();
+    if bytes > AUDIENCE_BYTES {
+        return Err(status::bad_request(format!("audience is longer than {AUDIENCE_BYTES} bytes")));
+    }
+    Ok(())
+}
+
+/// The identity that a request names, if any.
+fn requested_id(text: &str) -> Result<Option<SpiffeId>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bad = |error| status::bad_request(format!("invalid requested SPIFFE ID: {error}"));
+    parse_id(text).map(Some).map_err(bad)
+}
+
 #[async_trait]
 impl SpiffeWorkloadApi for WorkloadApi {
     type FetchX509SVIDStream = Messages<X509svidResponse>;
@@ -79,24 +105,49 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         request: Request<JwtsvidRequest>,
     ) -> Result<Response<JwtsvidResponse>, Status> {
-        caller(&request, "FetchJWTSVID")?;
-        Err(status::not_served("FetchJWTSVID"))
+        let caller = caller(&request, "FetchJWTSVID")?;
+        let JwtsvidRequest { audience, spiffe_id } = request.into_inner();
+        check_audience(&audience)?;
+        let wanted = requested_id(&spiffe_id)?;
+        let entitlement = caller.entitlement(&mut self.identities.subscribe()).await?;
+        let is_wanted = |held: &&HeldSvid| wanted.as_ref().is_none_or(|id| *id == held.svid.id);
+        let mut svids = Vec::new();
+        for held in reply::distinct(&entitlement).filter(is_wanted) {
+            let token = self.identities.jwt(&held.entry, &audience).await;
+            let token = token.map_err(|error| status::no_jwt(&error))?;
+            svids.push(reply::jwt_svid(held, &token));
+        }
+        if svids.is_empty() {
+            return Err(status::no_identity());
+        }
+        Ok(Response::new(JwtsvidResponse { svids }))
     }
 
     async fn fetch_jwt_bundles(
         &self,
         request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        caller(&request, "FetchJWTBundles")?;
-        Err(status::not_served("FetchJWTBundles"))
+        self.watch(caller(&request, "FetchJWTBundles")?).open().await
     }
 
     async fn validate_jwtsvid(
         &self,
         request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
-        caller(&request, "ValidateJWTSVID")?;
-        Err(status::not_served("ValidateJWTSVID"))
+        let caller = caller(&request, "ValidateJWTSVID")?;
+        let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
+        if audience.is_empty() {
+            return Err(status::bad_request("audience must be specified"));
+        }
+        if svid.is_empty() {
+            return Err(status::bad_request("svid must be specified"));
+        }
+        let entitlement = caller.entitlement(&mut self.identities.subscribe()).await?;
+        let bundles = reply::own(&entitlement).chain(reply::federated(&entitlement)).cloned();
+        let bundles: BundleSet = bundles.collect();
+        let token = verify_jwt(&svid, &audience, &bundles, clock::now())
+            .map_err(|error| status::bad_request(error.to_string()))?;
+        Ok(Response::new(reply::validated(&entitlement, &token)))
     }
 
     async fn fetch_witsvid(
@@ -125,6 +176,18 @@ impl Message for X509svidResponse {
 
     fn trace(&self) -> Self {
         reply::without_keys(self)
+    }
+}
+
+impl Message for JwtBundlesResponse {
+    const HOLDS_KEYS: bool = false;
+
+    fn of(entitlement: &Entitlement) -> Self {
+        reply::jwt_bundles(entitlement)
+    }
+
+    fn trace(&self) -> Self {
+        self.clone()
     }
 }
 

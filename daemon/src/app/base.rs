@@ -79,8 +79,11 @@ impl Base {
             deadline: config.attest.deadline,
             ..AttestSettings::default()
         });
-        let settings =
-            IdentitySettings { svid_ttl: config.issuer.svid_ttl, ..IdentitySettings::default() };
+        let settings = IdentitySettings {
+            svid_ttl: config.issuer.svid_ttl,
+            jwt_svid_ttl: config.issuer.jwt_svid_ttl,
+            ..IdentitySettings::default()
+        };
         Identities::new(attestor, registry, Arc::clone(&self.issuer), settings)
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::spiffe::{BundleSet, SpiffeId, TrustDomain, VerifyError, X509Svid};
+use crate::spiffe::{BundleSet, JwtSvid, SpiffeId, TrustDomain, VerifyError, X509Svid};
 
 /// What is asked of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +24,22 @@ pub struct IssueRequest {
     pub dns_names: Vec<String>,
 }
 
+/// What is asked of an issuer for a JWT-SVID.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JwtRequest {
+    /// For whom.
+    pub spiffe_id: SpiffeId,
+    /// Whom it is to be shown to; at least one.
+    pub audience: Vec<String>,
+    /// How long it should be valid; the issuer may give less.
+    pub ttl: Duration,
+}
+
 /// An SVID on its way.
 pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<X509Svid, IssueError>> + Send + 'a>>;
+
+/// A JWT-SVID on its way.
+pub type IssuingJwt<'a> = Pin<Box<dyn Future<Output = Result<JwtSvid, IssueError>> + Send + 'a>>;
 
 /// Makes SVIDs, and says whom to trust.
 pub trait Issuer: fmt::Debug + Send + Sync {
@@ -34,6 +48,16 @@ pub trait Issuer: fmt::Debug + Send + Sync {
     /// # Errors
     /// The caller keeps what it has and asks again later.
     fn issue(&self, request: IssueRequest) -> Issuing<'_>;
+
+    /// Makes a JWT-SVID. Its authority is in the bundles before it is used.
+    ///
+    /// # Errors
+    /// The caller goes on with what is valid, and asks again later.
+    fn issue_jwt(&self, request: JwtRequest) -> IssuingJwt<'_>;
+
+    /// Does what is due to the authorities themselves: renews, publishes, retires. Called every
+    /// half minute at least; to be quick when nothing is due.
+    fn upkeep(&self);
 
     /// The bundles of every trust domain that is known; changes as authorities come and go.
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>>;

@@ -4,6 +4,7 @@
 mod ca;
 mod explain;
 mod issuer;
+mod jwt;
 mod renewal;
 mod resolve;
 mod rotation;
@@ -15,7 +16,9 @@ mod tests;
 
 pub use ca::{CaError, CaSettings, FileError, LocalCa, init_ca, issue_node, mint};
 pub use explain::Explanation;
-pub use issuer::{AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing};
+pub use issuer::{
+    AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing, IssuingJwt, JwtRequest,
+};
 pub use resolve::{Identities, IdentityError, IdentitySettings, WorkloadIdentity};
 pub use rotation::{renew_at, retry_after};
 pub use slot::SvidStatus;

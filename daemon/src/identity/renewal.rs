@@ -48,6 +48,7 @@ impl Identities {
     /// Sends tasks for what is due, and says how long nothing else will be.
     fn renew_due(&self, tasks: &mut Tasks, permits: &Arc<Semaphore>) -> Duration {
         tasks.reap();
+        self.inner.source.issuer.upkeep();
         let now = (self.inner.settings.clock)();
         let mut sleep = LONGEST_SLEEP;
         for slot in self.inner.all_slots() {

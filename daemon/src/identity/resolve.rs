@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
 use super::issuer::{AuthorityStatus, IssueError, Issuer};
+use super::jwt::JwtCache;
 use super::slot::{Profile, Slot, SlotKey, Source, SvidStatus};
 use crate::attest::{AttestError, Attestation, Attestor};
 use crate::policy::DenyReason;
@@ -22,6 +23,8 @@ use crate::workload::ProcessClaim;
 pub struct IdentitySettings {
     /// Lifetime of an SVID whose entry names none.
     pub svid_ttl: Duration,
+    /// Lifetime of a JWT-SVID whose entry names none.
+    pub jwt_svid_ttl: Duration,
     /// How many entries get their SVID before anybody asks for it, in the order of their ids.
     pub prefetch: usize,
     /// The longest that an issuer may take.
@@ -34,6 +37,7 @@ impl Default for IdentitySettings {
     fn default() -> Self {
         Self {
             svid_ttl: Duration::from_hours(1),
+            jwt_svid_ttl: Duration::from_mins(5),
             prefetch: 1000,
             issue_timeout: Duration::from_secs(10),
             clock: clock::now,
@@ -89,6 +93,7 @@ pub(super) struct Inner {
     pub(super) registry: watch::Receiver<Arc<Registry>>,
     pub(super) source: Source,
     pub(super) settings: IdentitySettings,
+    pub(super) jwts: JwtCache,
     slots: Mutex<HashMap<SlotKey, Arc<Slot>>>,
     ties: SeenTies,
 }
@@ -128,8 +133,8 @@ impl Identities {
             clock: settings.clock,
             woken: Arc::new(Notify::new()),
         };
-        let (slots, ties) = (Mutex::default(), SeenTies::default());
-        let inner = Inner { attestor, registry, source, settings, slots, ties };
+        let (slots, ties, jwts) = (Mutex::default(), SeenTies::default(), JwtCache::default());
+        let inner = Inner { attestor, registry, source, settings, jwts, slots, ties };
         Self { inner: Arc::new(inner) }
     }
 

@@ -126,9 +126,10 @@ impl Subscription {
         let svids: Vec<_> = self.svids.iter_mut().map(|svid| Box::pin(svid.changed())).collect();
         let any_svid = async {
             // Closed is a change, too: the entry is gone.
-            match svids.is_empty() {
-                true => std::future::pending().await,
-                false => drop(select_all(svids).await),
+            if svids.is_empty() {
+                std::future::pending::<()>().await;
+            } else {
+                drop(select_all(svids).await);
             }
         };
         tokio::select! {
@@ -142,6 +143,6 @@ impl Subscription {
 /// A source that is gone, as at the end of the daemon, never changes again.
 async fn change<T>(source: &mut watch::Receiver<T>) {
     if source.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::certificate::{key_id, system_time};
 use super::id::parse_id;
 use super::pem::pem_block;
-use super::{SpiffeId, TrustDomain};
+use super::{JwtAuthority, SpiffeId, TrustDomain};
 
 /// A certificate of an authority, read.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub struct Authority {
 pub struct TrustBundle {
     trust_domain: TrustDomain,
     authorities: Vec<Authority>,
+    jwt_authorities: Vec<JwtAuthority>,
     /// One for each authority, in the same order; in the form that path validation wants.
     anchors: Vec<TrustAnchor<'static>>,
 }
@@ -79,7 +80,12 @@ impl TrustBundle {
         trust_domain: TrustDomain,
         certificates: Vec<CertificateDer<'static>>,
     ) -> Result<Self, BundleError> {
-        let mut bundle = Self { trust_domain, authorities: Vec::new(), anchors: Vec::new() };
+        let mut bundle = Self {
+            trust_domain,
+            authorities: Vec::new(),
+            jwt_authorities: Vec::new(),
+            anchors: Vec::new(),
+        };
         for (index, certificate) in certificates.into_iter().enumerate() {
             let anchor = webpki::anchor_from_trusted_cert(&certificate)
                 .map_err(|_unreadable| BundleError::Malformed { index })?
@@ -113,6 +119,13 @@ impl TrustBundle {
         (id.path().is_empty() && uris.next().is_none()).then(|| id.trust_domain().clone())
     }
 
+    /// The same bundle with these authorities for JWT-SVIDs.
+    #[must_use]
+    pub fn with_jwt_authorities(mut self, authorities: Vec<JwtAuthority>) -> Self {
+        self.jwt_authorities = authorities;
+        self
+    }
+
     /// Concatenated PEM certificates.
     pub fn to_pem(&self) -> String {
         self.certificates().map(|der| pem_block("CERTIFICATE", der).to_string()).collect()
@@ -123,7 +136,12 @@ impl TrustBundle {
         &self.trust_domain
     }
 
-    /// The authorities.
+    /// The authorities for JWT-SVIDs.
+    pub fn jwt_authorities(&self) -> &[JwtAuthority] {
+        &self.jwt_authorities
+    }
+
+    /// The authorities for X.509-SVIDs.
     pub fn authorities(&self) -> &[Authority] {
         &self.authorities
     }
@@ -183,6 +201,15 @@ impl BundleSet {
     /// The bundle that may vouch for this ID.
     pub fn for_id(&self, id: &SpiffeId) -> Option<&Arc<TrustBundle>> {
         self.get(id.trust_domain())
+    }
+
+    /// The same set with these bundles in place of those of their trust domains.
+    #[must_use]
+    pub fn with(&self, bundles: impl IntoIterator<Item = TrustBundle>) -> Self {
+        let mut all = self.0.clone();
+        let fresh = bundles.into_iter();
+        all.extend(fresh.map(|bundle| (bundle.trust_domain.clone(), Arc::new(bundle))));
+        Self(all)
     }
 
     /// All bundles, by trust domain.

@@ -1,4 +1,5 @@
 //! The Workload API over a real socket, asked by a stock gRPC client in this very process.
 
+mod jwt;
 mod stage;
 mod x509;

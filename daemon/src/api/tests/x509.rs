@@ -6,6 +6,7 @@ use proto::{WitsvidRequest, X509BundlesRequest, X509svidRequest, X509svidRespons
 use rustls_pki_types::CertificateDer;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::stage::{Stage, entry, limits, next, own, request};
 use crate::api::ApiLimits;
@@ -24,7 +25,6 @@ fn ids(response: &X509svidResponse) -> Vec<&str> {
 
 /// Certificates that stand one after the other.
 fn certificates(mut der: &[u8]) -> Vec<CertificateDer<'static>> {
-    use x509_parser::prelude::{FromDer as _, X509Certificate};
     let mut found = Vec::new();
     while !der.is_empty() {
         let (rest, _) = X509Certificate::from_der(der).unwrap();
@@ -133,7 +133,6 @@ async fn dns_names_of_an_entry_are_in_its_svid() {
     let stage = Stage::new(vec![entry]);
     let response = first(&stage).await;
     let der = certificates(&response.svids[0].x509_svid).remove(0);
-    use x509_parser::prelude::{FromDer as _, X509Certificate};
     let (_, leaf) = X509Certificate::from_der(&der).unwrap();
     let names = format!("{:?}", leaf.subject_alternative_name().unwrap().unwrap().value);
     let want =

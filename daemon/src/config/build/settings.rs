@@ -41,7 +41,7 @@ pub(super) fn settings(sections: Sections, reader: &mut Reader<'_>) -> Option<Co
     let node = node?;
     let default = Config::default_for(node.trust_domain.clone());
     let config = Config { node, capture, attest, issuer, proxy, audit, ..default };
-    Some(Config { admin, workload_api, log, ..config })
+    Some(Config { workload_api, admin, log, ..config })
 }
 
 /// The programs hold 262144 dials to local listeners, one for each inbound connection.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::policy::{Networks, OutboundAction};
+use crate::spiffe::TrustDomain;
 use crate::workload::{FailMode, Mode, OtherTransports};
 
 const NODE: &str = "[node]\ntrust_domain = \"td\"\n";
@@ -84,7 +85,7 @@ fn what_an_entry_has_beside_its_identity() {
     let entry = &config.registry.entries()[0];
     assert_eq!((entry.hint.as_str(), entry.dns_names.len()), ("in", 2));
     assert_eq!(entry.jwt_svid_ttl, Some(std::time::Duration::from_mins(1)));
-    assert_eq!(entry.federates_with.iter().map(|it| it.as_str()).collect::<Vec<_>>(), ["other"]);
+    assert_eq!(entry.federates_with.iter().map(TrustDomain::as_str).collect::<Vec<_>>(), ["other"]);
 }
 
 #[test]

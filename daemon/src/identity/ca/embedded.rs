@@ -9,9 +9,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::files::{CaError, NodeAuthority, exists, has_root_key, init_ca, renew_node};
+use super::jwt_keys::JwtKeys;
 use super::signing::SigningAuthority;
-use crate::identity::issuer::{AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing};
-use crate::spiffe::{Authority, BundleSet, TrustDomain, X509Svid};
+use crate::identity::issuer::{
+    AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing, IssuingJwt, JwtRequest,
+};
+use crate::spiffe::{Authority, BundleSet, JwtSvid, TrustBundle, TrustDomain, X509Svid};
 use crate::sys::clock;
 
 /// What the embedded CA needs to know.
@@ -42,6 +45,7 @@ impl CaSettings {
 pub struct LocalCa {
     settings: CaSettings,
     signing: ArcSwap<SigningAuthority>,
+    jwt_keys: ArcSwap<JwtKeys>,
     bundles: watch::Sender<Arc<BundleSet>>,
 }
 
@@ -74,14 +78,55 @@ impl LocalCa {
                 expected: settings.trust_domain,
             });
         }
-        let bundles = watch::Sender::new(Arc::new([node.bundle].into_iter().collect()));
-        Ok(Self { signing: ArcSwap::from_pointee(node.signing), bundles, settings })
+        let jwt_keys = JwtKeys::open(directory, now)?;
+        let bundle = node.bundle.with_jwt_authorities(jwt_keys.authorities());
+        let bundles = watch::Sender::new(Arc::new([bundle].into_iter().collect()));
+        Ok(Self {
+            signing: ArcSwap::from_pointee(node.signing),
+            jwt_keys: ArcSwap::from_pointee(jwt_keys),
+            bundles,
+            settings,
+        })
     }
 
     fn sign(&self, request: &IssueRequest) -> Result<X509Svid, IssueError> {
         let now = (self.settings.clock)();
         self.renew_if_due(now);
         self.signing.load().svid(request, self.settings.backdate, now)
+    }
+
+    fn sign_jwt(&self, request: &JwtRequest) -> Result<JwtSvid, IssueError> {
+        let trust_domain = &self.settings.trust_domain;
+        if !request.spiffe_id.is_member_of(trust_domain) {
+            return Err(IssueError::ForeignTrustDomain {
+                id: request.spiffe_id.clone(),
+                trust_domain: trust_domain.clone(),
+            });
+        }
+        self.jwt_keys.load().sign(request, (self.settings.clock)())
+    }
+
+    /// Rare and short: a file made and one removed in a week.
+    fn renew_jwt_keys(&self, now: SystemTime) {
+        let mut keys = JwtKeys::clone(&self.jwt_keys.load());
+        match keys.upkeep(now) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.publish(&keys);
+                self.jwt_keys.store(Arc::new(keys));
+                tracing::info!("the keys of JWT-SVIDs were rotated");
+            }
+            Err(error) => tracing::error!(%error, "the keys of JWT-SVIDs could not be rotated"),
+        }
+    }
+
+    /// Before they sign: whoever verifies knows them by then.
+    fn publish(&self, keys: &JwtKeys) {
+        self.bundles.send_modify(|bundles| {
+            let own = bundles.get(&self.settings.trust_domain).map(|it| TrustBundle::clone(it));
+            let own = own.map(|bundle| bundle.with_jwt_authorities(keys.authorities()));
+            *bundles = Arc::new(bundles.with(own));
+        });
     }
 
     /// Rare and short: once in a year, a few kilobytes of files.
@@ -113,6 +158,16 @@ impl Issuer for LocalCa {
     fn issue(&self, request: IssueRequest) -> Issuing<'_> {
         // Two signatures' worth of work: not worth another thread.
         Box::pin(async move { self.sign(&request) })
+    }
+
+    fn issue_jwt(&self, request: JwtRequest) -> IssuingJwt<'_> {
+        Box::pin(async move { self.sign_jwt(&request) })
+    }
+
+    fn upkeep(&self) {
+        let now = (self.settings.clock)();
+        self.renew_if_due(now);
+        self.renew_jwt_keys(now);
     }
 
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `root.pem`, `root.key` | the root; the key may be moved offline, the daemon does not need it | 0644, 0600 |
 //! | `node.pem` | certificate and key of the node's authority, in one file so that both change at once | 0600 |
+//! | `jwt/` | this node's keys for JWT-SVIDs, one file each (`jwt_keys.rs`) | 0700, 0600 |
 //! | `bundle.pem` | every root that this node trusts in its trust domain | 0644 |
 //!
 //! A directory appears whole or not at all; a file is replaced whole.

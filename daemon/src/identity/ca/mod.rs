@@ -3,6 +3,7 @@
 
 mod embedded;
 mod files;
+mod jwt_keys;
 mod private_files;
 mod signing;
 

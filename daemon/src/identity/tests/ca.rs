@@ -70,8 +70,13 @@ async fn a_first_start_makes_an_authority_and_the_next_finds_it() {
     let state = tempfile::tempdir().unwrap();
     let directory = state.path().join("ca");
     let first = open(&directory).unwrap();
-    let want =
-        [("bundle.pem", 0o644), ("node.pem", 0o600), ("root.key", 0o600), ("root.pem", 0o644)];
+    let want = [
+        ("bundle.pem", 0o644),
+        ("jwt", 0o700),
+        ("node.pem", 0o600),
+        ("root.key", 0o600),
+        ("root.pem", 0o644),
+    ];
     assert_eq!(files(&directory), named(&want));
     assert_eq!(files(state.path()), named(&[("ca", 0o700)]), "nothing temporary is left");
     let second = open(&directory).unwrap();

@@ -1,5 +1,6 @@
 //! Identities over an issuer whose failures and whose clock the test decides; the CA on real files.
 
 mod ca;
+mod jwt;
 mod renewal;
 mod stage;

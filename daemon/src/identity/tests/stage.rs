@@ -13,6 +13,7 @@ use crate::attest::{AttestSettings, Attestor};
 use crate::identity::ca::SigningAuthority;
 use crate::identity::{
     AuthorityStatus, Identities, IdentitySettings, IssueError, IssueRequest, Issuer, Issuing,
+    IssuingJwt, JwtRequest,
 };
 use crate::registry::{RegistrationEntry, Registry};
 use crate::shutdown::Tasks;
@@ -62,6 +63,12 @@ impl Issuer for TestIssuer {
             self.signing.svid(&request, Duration::from_secs(10), clock())
         })
     }
+
+    fn issue_jwt(&self, _request: JwtRequest) -> IssuingJwt<'_> {
+        Box::pin(async { Err(IssueError::Crypto("sign tokens: none is asked for here")) })
+    }
+
+    fn upkeep(&self) {}
 
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
         self.bundles.subscribe()

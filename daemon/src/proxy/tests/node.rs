@@ -17,6 +17,7 @@ use crate::audit::log::{Query, lines};
 use crate::audit::{Audit, AuditSettings, Clock, Direction, Event, Overflow, Record};
 use crate::identity::{
     AuthorityStatus, Identities, IdentitySettings, IssueError, IssueRequest, Issuer, Issuing,
+    IssuingJwt, JwtRequest,
 };
 use crate::metrics::Metrics;
 use crate::policy::{DenyReason, Policy};
@@ -55,6 +56,12 @@ impl Issuer for TestIssuer {
         let svid = self.ca.svid_until(&request.spiffe_id.to_string(), not_after);
         Box::pin(async move { Ok::<X509Svid, _>(svid) })
     }
+
+    fn issue_jwt(&self, _request: JwtRequest) -> IssuingJwt<'_> {
+        Box::pin(async { Err(IssueError::Crypto("sign tokens: none is asked for here")) })
+    }
+
+    fn upkeep(&self) {}
 
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
         self.bundles.clone()
