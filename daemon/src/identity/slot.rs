@@ -246,7 +246,7 @@ impl Slot {
         let issued = issued.unwrap_or(Err(IssueError::TimedOut(source.timeout)));
         let now = (source.clock)();
         match issued.and_then(|svid| self.check(svid, now)) {
-            Ok(svid) => self.publish(svid),
+            Ok(svid) => self.publish(svid, now),
             Err(error) => Err(self.note_failure(error, now)),
         }
     }
@@ -262,12 +262,13 @@ impl Slot {
         Ok(svid)
     }
 
-    fn publish(&self, svid: X509Svid) -> Result<(), IssueError> {
+    fn publish(&self, svid: X509Svid, now: SystemTime) -> Result<(), IssueError> {
         let mut state = self.state();
         if state.retired {
             return Err(IssueError::EntryGone);
         }
-        state.ask_at = renew_at(svid.not_before, svid.not_after, draw());
+        // Its life counts from now: an SVID that is shorter than it is backdated would be due at once.
+        state.ask_at = renew_at(svid.not_before.max(now), svid.not_after, draw());
         state.failures = 0;
         state.last_error = None;
         tracing::debug!(entry = self.key.id, serial = svid.serial, "SVID issued");

@@ -42,6 +42,16 @@ async fn fetches_ahead_and_renews_at_half_life_in_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_svid_that_is_shorter_than_it_is_backdated_is_not_renewed_without_end() {
+    let mut short = web();
+    short[0].svid_ttl = Some(Duration::from_secs(8));
+    let mut stage = Stage::new(short);
+    stage.run().await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!((4..=7).contains(&stage.calls()), "{} in twenty seconds", stage.calls());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_issuer_that_fails_costs_nothing_while_the_last_good_svid_lives() {
     let mut stage = Stage::new(web());
     stage.run().await;
