@@ -23,6 +23,7 @@ struct Entry {
     id: String,
     path: String,
     selectors: Vec<String>,
+    more: String,
 }
 
 /// What a test writes into both nodes' configuration.
@@ -104,9 +105,20 @@ impl Rules {
         self.push(&id, name, selectors)
     }
 
+    /// Adds a line to the entry that was added last.
+    #[must_use]
+    pub fn with(mut self, line: &str) -> Self {
+        if let Some(entry) = self.entries.last_mut() {
+            entry.more.push_str(line);
+            entry.more.push('\n');
+        }
+        self
+    }
+
     fn push(mut self, id: &str, path: &str, selectors: &[&str]) -> Self {
         let selectors = selectors.iter().map(|&one| one.to_owned()).collect();
-        self.entries.push(Entry { id: id.to_owned(), path: path.to_owned(), selectors });
+        let (id, path) = (id.to_owned(), path.to_owned());
+        self.entries.push(Entry { id, path, selectors, more: String::new() });
         self
     }
 
@@ -242,12 +254,12 @@ impl Rules {
             )
             .is_ok();
         }
-        for Entry { id, path, selectors } in &self.entries {
+        for Entry { id, path, selectors, more } in &self.entries {
             let selectors: Vec<String> = selectors.iter().map(|one| format!("\"{one}\"")).collect();
             let _written = write!(
                 text,
                 "[[entry]]\nid = \"{id}\"\nspiffe_id = \"spiffe://{TRUST_DOMAIN}/{path}\"\n\
-                 selectors = [{}]\n\n",
+                 selectors = [{}]\n{more}\n",
                 selectors.join(", ")
             )
             .is_ok();

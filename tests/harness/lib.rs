@@ -24,7 +24,7 @@ pub use config::{Rules, client_id, server_id};
 pub use lab::{Lab, sweep};
 pub use node::Node;
 pub use pod::{Group, Pod, Server, uid, value};
-pub use process::{Finished, load, probe, recorder, tacit, text};
+pub use process::{Finished, conformance, load, probe, recorder, tacit, text};
 pub use proof::{Protected, protected};
 pub use stock::{MariaDb, Nginx, Postgres, Redis, user_id};
 pub use wait::{DEADLINE, eventually, soon, stretched, stretched_seconds};

@@ -215,6 +215,11 @@ impl Node {
         self.dir.join("run/admin.sock")
     }
 
+    /// The socket of the Workload API.
+    pub fn workload_api(&self) -> PathBuf {
+        self.dir.join("run/public/api.sock")
+    }
+
     /// A place to run programs of a user.
     pub fn pod(&self, group: Group, uid: u32) -> Pod {
         Pod::new(&self.netns, self.cgroup_dir.join(group.folder()), self.dir.join("pods"), uid)

@@ -67,6 +67,14 @@ pub fn probe() -> Result<PathBuf> {
     named_or_beside("TACIT_TEST_PROBE", "probe")
 }
 
+/// The conformance suite, built with the tests.
+///
+/// # Errors
+/// When it cannot be found.
+pub fn conformance() -> Result<PathBuf> {
+    named_or_beside("TACIT_TEST_CONFORMANCE", "conformance")
+}
+
 /// The recorder, built with the tests.
 ///
 /// # Errors

@@ -9,25 +9,35 @@ use harness::{Lab, Minted, Rules, client_id, server_id};
 
 use crate::stock_peer::{MARKER, captured_curl, client_pod, mint, nginx, server_pod};
 
-/// Builds the peer once; gives the path of the binary.
-#[expect(clippy::disallowed_methods, reason = "the task runner names the Go to use")]
+/// The peer with SVIDs from files; gives the path of the binary.
 fn peer() -> Result<PathBuf> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    built(&BUILT, "go-spiffe-peer", ".")
+}
+
+/// The program that asks a Workload API; gives the path of the binary.
+pub(crate) fn workload() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    built(&BUILT, "go-spiffe-workload", "./workload")
+}
+
+/// Builds a Go program once.
+#[expect(clippy::disallowed_methods, reason = "the task runner names the Go to use")]
+fn built(once: &OnceLock<Result<PathBuf, String>>, name: &str, package: &str) -> Result<PathBuf> {
     let build = || -> Result<PathBuf> {
-        let binary = std::env::current_exe()?.with_file_name("go-spiffe-peer");
+        let binary = std::env::current_exe()?.with_file_name(name);
         let go = std::env::var("TACIT_TEST_GO").unwrap_or_else(|_| "go".to_owned());
         let output = Command::new(go)
             .args(["build", "-o"])
             .arg(&binary)
-            .arg(".")
+            .arg(package)
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/interop/go"))
             .output()
             .context("cannot start go")?;
         ensure!(output.status.success(), "{}", harness::text(&output.stderr));
         Ok(binary)
     };
-    BUILT
-        .get_or_init(|| build().map_err(|error| format!("{error:#}")))
+    once.get_or_init(|| build().map_err(|error| format!("{error:#}")))
         .clone()
         .map_err(anyhow::Error::msg)
 }

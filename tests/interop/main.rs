@@ -9,3 +9,4 @@ mod identities;
 mod openssl;
 mod servers;
 mod stock_peer;
+mod workload_api;

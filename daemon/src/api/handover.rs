@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+use crate::attest::Attestation;
 use crate::audit::Audit;
-use crate::identity::Entitlement;
+use crate::identity::HeldSvid;
 use crate::workload::ProcessKey;
 
 /// How many are remembered. Beyond that all are forgotten, and may be recorded a second time.
@@ -24,9 +25,13 @@ impl Handovers {
     }
 
     /// Records that a process is given its SVIDs with their keys.
-    pub(super) fn record(&self, entitlement: &Entitlement) {
-        let process = &entitlement.attestation.evidence;
-        for identity in &entitlement.identities {
+    pub(super) fn record<'a>(
+        &self,
+        attestation: &Attestation,
+        identities: impl IntoIterator<Item = &'a HeldSvid>,
+    ) {
+        let process = &attestation.evidence;
+        for identity in identities {
             if !self.is_new(process.process, &identity.svid.serial) {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! What the daemon serves to programs that know SPIFFE: the Workload API, on a Unix socket that
-//! anybody may connect to. A caller is known by what the kernel says of it and asks only about
+//! What the daemon serves to programs that know SPIFFE: the Workload API and Envoy's SDS, on a Unix
+//! socket that anybody may connect to. A caller is known by what the kernel says of it and asks only about
 //! itself. Takes no decision of its own: who it is, is asked of `identity`. Start at
 //! [`WorkloadSocket`].
 
@@ -7,6 +7,7 @@ mod caller;
 mod handover;
 mod limits;
 mod reply;
+mod sds;
 mod server;
 mod socket;
 mod status;

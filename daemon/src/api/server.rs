@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
+use proto::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use proto::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::Server;
@@ -12,6 +13,7 @@ use tonic::transport::Server;
 use super::caller::{Caller, Connection};
 use super::handover::Handovers;
 use super::limits::{ApiLimits, Counted, Limits};
+use super::sds::SecretDiscovery;
 use super::socket::WorkloadSocket;
 use super::workload::WorkloadApi;
 use crate::audit::Audit;
@@ -49,6 +51,13 @@ pub struct ApiParts {
 pub async fn serve(parts: ApiParts, stop: Stop) {
     let ApiParts { socket, identities, audit, cgroups, limits } = parts;
     let handovers = Arc::new(Handovers::new(audit));
+    let secrets = SecretDiscovery {
+        identities: identities.clone(),
+        handovers: Arc::clone(&handovers),
+        stop: stop.clone(),
+    };
+    let secrets =
+        SecretDiscoveryServiceServer::new(secrets).max_decoding_message_size(REQUEST_BYTES);
     let workload = WorkloadApi { identities, handovers, stop: stop.clone() };
     let workload = SpiffeWorkloadApiServer::new(workload).max_decoding_message_size(REQUEST_BYTES);
     let (_reporter, health) = tonic_health::server::health_reporter();
@@ -56,6 +65,7 @@ pub async fn serve(parts: ApiParts, stop: Stop) {
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(HEADER_BYTES)
         .add_service(workload)
+        .add_service(secrets)
         .add_service(health);
     match (reflection().build_v1(), reflection().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => server = server.add_service(v1).add_service(v1alpha),

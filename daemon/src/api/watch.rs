@@ -17,7 +17,7 @@ use crate::shutdown::Stop;
 
 /// How often a caller is looked at though nothing is known to have changed. Chosen: as long as an
 /// attestation is taken for fresh.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How soon an issuer that failed is asked again. Chosen; it has a pace of its own besides.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -87,7 +87,7 @@ impl<T: Message> Watch<T> {
         }
         self.said = Some(trace);
         if T::HOLDS_KEYS {
-            self.handovers.record(entitlement);
+            self.handovers.record(&entitlement.attestation, &entitlement.identities);
         }
         Some(message)
     }

@@ -15,11 +15,14 @@ use tonic::{Request, Status, Streaming};
 use crate::api::{ApiLimits, ApiParts, WorkloadSocket, serve};
 use crate::attest::{AttestSettings, Attestor};
 use crate::audit::{Audit, AuditSettings, Clock, Overflow};
-use crate::identity::{CaSettings, Identities, IdentitySettings, LocalCa};
+use crate::identity::{
+    AuthorityStatus, CaSettings, Identities, IdentitySettings, IssueRequest, Issuer, Issuing,
+    IssuingJwt, JwtRequest, LocalCa, void_bundle,
+};
 use crate::metrics::Metrics;
 use crate::registry::{RegistrationEntry, Registry};
 use crate::shutdown::Tasks;
-use crate::spiffe::{parse_id, parse_trust_domain};
+use crate::spiffe::{BundleSet, TrustBundle, parse_id, parse_trust_domain};
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 use crate::workload::Selector;
@@ -29,7 +32,42 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) type Client = SpiffeWorkloadApiClient<Channel>;
 
+/// The CA on disk, beside bundles of other trust domains that the test sets.
+#[derive(Debug)]
+struct Federated {
+    ca: LocalCa,
+    bundles: watch::Sender<Arc<BundleSet>>,
+}
+
+impl Issuer for Federated {
+    fn issue(&self, request: IssueRequest) -> Issuing<'_> {
+        self.ca.issue(request)
+    }
+
+    fn issue_jwt(&self, request: JwtRequest) -> IssuingJwt<'_> {
+        self.ca.issue_jwt(request)
+    }
+
+    fn upkeep(&self) {
+        self.ca.upkeep();
+    }
+
+    fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
+        self.bundles.subscribe()
+    }
+
+    fn authorities(&self) -> Vec<AuthorityStatus> {
+        self.ca.authorities()
+    }
+}
+
+/// A bundle of another trust domain.
+pub(super) fn foreign_bundle(name: &str) -> TrustBundle {
+    void_bundle(&parse_trust_domain(name).unwrap(), clock::now()).unwrap()
+}
+
 pub(super) struct Stage {
+    issuer: Arc<Federated>,
     folder: tempfile::TempDir,
     pub(super) registry: watch::Sender<Arc<Registry>>,
     pub(super) tasks: Tasks,
@@ -71,10 +109,13 @@ impl Stage {
             "node-1".to_owned(),
         );
         let registry = watch::Sender::new(Arc::new(Registry::new(entries).unwrap()));
+        let ca = LocalCa::open(settings).unwrap();
+        let bundles = watch::Sender::new(Arc::clone(&ca.bundles().borrow()));
+        let issuer = Arc::new(Federated { ca, bundles });
         let identities = Identities::new(
             Attestor::new(AttestSettings::default()),
             registry.subscribe(),
-            Arc::new(LocalCa::open(settings).unwrap()),
+            Arc::<Federated>::clone(&issuer),
             IdentitySettings::default(),
         );
         let mut tasks = Tasks::new();
@@ -84,11 +125,17 @@ impl Stage {
         let cgroups = Cgroups::find().unwrap();
         let parts = ApiParts { socket, identities, audit, cgroups, limits };
         tasks.spawn("workload api", serve(parts, tasks.stop()));
-        Self { folder, registry, tasks }
+        Self { issuer, folder, registry, tasks }
     }
 
     pub(super) fn set(&self, entries: Vec<RegistrationEntry>) {
         self.registry.send_replace(Arc::new(Registry::new(entries).unwrap()));
+    }
+
+    /// Makes these bundles known beside the own one.
+    pub(super) fn trust(&self, bundles: Vec<TrustBundle>) {
+        let own = Arc::clone(&self.issuer.ca.bundles().borrow());
+        self.issuer.bundles.send_replace(Arc::new(own.with(bundles)));
     }
 
     pub(super) fn socket(&self) -> PathBuf {

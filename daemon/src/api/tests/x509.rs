@@ -8,7 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::stage::{Stage, entry, limits, next, own, request};
+use super::stage::{Stage, entry, foreign_bundle, limits, next, own, request};
 use crate::api::ApiLimits;
 use crate::spiffe::{BundleSet, TrustBundle, parse_trust_domain, verify};
 use crate::sys::clock;
@@ -124,6 +124,28 @@ async fn a_renewal_is_pushed_and_nothing_else_is() {
     assert_eq!(first.bundles["spiffe://td.test"], after.svids[0].bundle);
     let silent = tokio::time::timeout(Duration::from_secs(4), bundles.message()).await;
     assert!(silent.is_err(), "renewals change no bundle: {silent:?}");
+}
+
+#[tokio::test]
+async fn bundles_of_federated_trust_domains_come_and_go() {
+    let mut entry = own("web");
+    entry.federates_with = [parse_trust_domain("other.test").unwrap()].into();
+    let stage = Stage::new(vec![entry.clone()]);
+    let mut client = stage.client().await;
+    let asked = client.fetch_x509svid(request(X509svidRequest {})).await.unwrap();
+    let mut stream = asked.into_inner();
+    assert!(next(&mut stream).await.unwrap().federated_bundles.is_empty(), "not known yet");
+    stage.trust(vec![foreign_bundle("other.test"), foreign_bundle("third.test")]);
+    let told = next(&mut stream).await.unwrap().federated_bundles;
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["spiffe://other.test"]);
+    assert_eq!(certificates(&told["spiffe://other.test"]).len(), 1);
+    let asked = client.fetch_x509_bundles(request(X509BundlesRequest {})).await.unwrap();
+    let mut names: Vec<_> =
+        next(&mut asked.into_inner()).await.unwrap().bundles.into_keys().collect();
+    names.sort();
+    assert_eq!(names, ["spiffe://other.test", "spiffe://td.test"]);
+    stage.trust(Vec::new());
+    assert!(next(&mut stream).await.unwrap().federated_bundles.is_empty());
 }
 
 #[tokio::test]

@@ -12,3 +12,4 @@ pub use files::{CaError, init_ca, issue_node, mint};
 pub use private_files::FileError;
 #[cfg(test)]
 pub(in crate::identity) use signing::SigningAuthority;
+pub use signing::void_bundle;

@@ -139,6 +139,17 @@ impl SigningAuthority {
     }
 }
 
+/// A bundle for this trust domain by which nobody is to be trusted, for those who cannot be told
+/// "none": its authority has signed nothing and never will, since its key is thrown away here.
+///
+/// # Errors
+/// The cryptographic library refuses.
+pub fn void_bundle(trust_domain: &TrustDomain, now: SystemTime) -> Result<TrustBundle, IssueError> {
+    let void = SigningAuthority::root(trust_domain, now)?;
+    let certificates = vec![void.authority.certificate];
+    TrustBundle::new(trust_domain.clone(), certificates).map_err(|_not_an_authority| READ)
+}
+
 impl fmt::Debug for SigningAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningAuthority")

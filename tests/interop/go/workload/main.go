@@ -27,7 +27,7 @@ const usage = "usage: workload x509|jwt SOCKET AUDIENCE | watch|watch-bundles|wa
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
-		fmt.Printf("error code=%s %v\n", status.Code(errors.Unwrap(err)), err)
+		fmt.Printf("error code=%s %v\n", status.Code(err), err)
 		os.Exit(1)
 	}
 }
@@ -127,20 +127,20 @@ func jwt(ctx context.Context, client *workloadapi.Client, audience string) error
 		if err != nil {
 			return err
 		}
-		fmt.Printf("jwt id=%s validated=%s audience=%v hint=%q life=%s\n", here.ID, there.ID, there.Audience, svid.Hint, time.Until(svid.Expiry).Round(time.Second))
+		fmt.Printf("jwt id=%s validated=%s audience=%v hint=%q life=%s\n", here.ID, there.ID, there.Audience, svid.Hint, time.Until(svid.Expiry).Round(time.Minute))
 	}
 	token := svids[0].Marshal()
 	_, err = client.ValidateJWTSVID(ctx, token, "somebody else")
-	fmt.Printf("for somebody else: %s\n", status.Code(errors.Unwrap(err)))
+	fmt.Printf("for somebody else: %s\n", status.Code(err))
 	_, err = client.ValidateJWTSVID(ctx, token[:len(token)-4]+"AAAA", audience)
-	fmt.Printf("with another signature: %s\n", status.Code(errors.Unwrap(err)))
+	fmt.Printf("with another signature: %s\n", status.Code(err))
 	one, err := client.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience, Subject: svids[0].ID})
 	if err != nil {
 		return err
 	}
 	fmt.Printf("one=%s\n", one.ID)
 	_, err = client.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience, Subject: spiffeid.RequireFromString("spiffe://example.org/not/mine")})
-	fmt.Printf("another identity: %s\n", status.Code(errors.Unwrap(err)))
+	fmt.Printf("another identity: %s\n", status.Code(err))
 	return nil
 }
 

@@ -1,0 +1,155 @@
+//! Programs that know SPIFFE: stock clients of the Workload API that the daemon serves, and what a
+//! stock JWT library makes of its tokens.
+
+use anyhow::{Context as _, Result, ensure};
+use harness::{Group, Lab, Nginx, Pod, Rules, client_id, conformance, eventually, server_id, uid};
+
+use crate::go_spiffe::workload;
+use crate::stock_peer::{MARKER, captured_curl};
+
+/// A program of the usual client's user on node a, in no scope: nothing of it is captured.
+fn caller(lab: &Lab) -> Pod {
+    lab.a.pod(Group::Outside, uid::CLIENT)
+}
+
+fn socket(lab: &Lab) -> String {
+    lab.a.workload_api().to_string_lossy().into_owned()
+}
+
+/// The client has a second identity, by user and group; SVIDs are renewed every five seconds.
+fn two_identities() -> Rules {
+    Rules::client_calls_server()
+        .issuer("svid_ttl = \"10s\"")
+        .entry(
+            "default",
+            &[&format!("unix:uid:{}", uid::CLIENT), &format!("unix:gid:{}", uid::CLIENT)],
+        )
+        .with("hint = \"internal\"")
+        .with("dns_names = [\"client.example.org\"]")
+}
+
+#[test]
+fn go_spiffe_gets_x509_svids() -> Result<()> {
+    Lab::check(&two_identities(), |lab| {
+        let said = caller(lab).must(workload()?, &["x509", &socket(lab), "-"])?;
+        for line in [
+            "default=spiffe://example.org/default\n",
+            "svid id=spiffe://example.org/default hint=\"internal\" dns=[client.example.org] chain=2\n",
+            "svid id=spiffe://example.org/client hint=\"\" dns=[] chain=2\n",
+            "one=spiffe://example.org/default all=2 bundles=example.org:1\n",
+        ] {
+            ensure!(said.contains(line), "no {line:?} in:\n{said}");
+        }
+        let log = lab.a.audit().shown();
+        ensure!(log.contains("svid_handed_over"), "the log does not say so:\n{log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn go_spiffe_gets_and_validates_jwt_svids() -> Result<()> {
+    Lab::check(&two_identities().with("jwt_svid_ttl = \"2m\""), |lab| {
+        let said = caller(lab).must(workload()?, &["jwt", &socket(lab), "db"])?;
+        for part in [
+            "jwt id=spiffe://example.org/default validated=spiffe://example.org/default",
+            "audience=[another db] hint=\"internal\" life=2m0s",
+            "jwt id=spiffe://example.org/client validated=spiffe://example.org/client",
+            "for somebody else: InvalidArgument",
+            "with another signature: InvalidArgument",
+            "one=spiffe://example.org/default",
+            "another identity: PermissionDenied",
+        ] {
+            ensure!(said.contains(part), "no {part:?} in:\n{said}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn go_spiffe_watches_renewals_and_entries() -> Result<()> {
+    let rules = two_identities();
+    Lab::check(&rules, |lab| {
+        let watching = caller(lab).spawn(workload()?, &["watch", &socket(lab), "60"])?;
+        let updates = |what: &str, count: usize| {
+            eventually(what, || {
+                Some(watching.said().matches("update svids=").count()).filter(|n| *n >= count)
+            })
+            .with_context(|| watching.said())
+        };
+        updates("two renewals of both SVIDs", 4)?;
+        lab.a.configure(&rules.clone().without("default"))?;
+        eventually("an update without the withdrawn entry", || {
+            let said = watching.said();
+            let last = said.lines().rev().find(|line| line.starts_with("update "))?;
+            (!last.contains("/default#")).then_some(())
+        })
+        .with_context(|| watching.said())?;
+        lab.a.configure(&rules.clone().without("default").without("client"))?;
+        watching.says("refused code=PermissionDenied")?;
+        lab.a.configure(&rules)?;
+        let before = watching.said().matches("update ").count();
+        updates("an update once it has entries again", before + 1)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_stranger_is_told_that_it_has_no_identity() -> Result<()> {
+    Lab::check(&two_identities(), |lab| {
+        let stranger = lab.a.pod(Group::Outside, uid::STRANGER);
+        let ended = stranger.run(workload()?, &["x509", &socket(lab), "-"])?;
+        ensure!(ended.failed(), "it got: {}", ended.stdout);
+        ensure!(ended.stdout.contains("no identity issued"), "it was told: {}", ended.stdout);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_go_spiffe_client_calls_a_captured_server() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let _nginx = Nginx::start(&lab.server(), 8080, MARKER)?;
+        let address = format!("{}:8080", lab.b.ip);
+        let words = ["client", &socket(lab), &address, &server_id()];
+        let answer = caller(lab).must(workload()?, &words)?;
+        ensure!(answer.contains("200 OK") && answer.contains(MARKER), "it got: {answer}");
+        let record = lab.b.audit().expect("inbound", |it| it.field("protection") == "mtls")?;
+        ensure!(record.field("peer.spiffe_id") == client_id(), "{}", record.json());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_captured_client_calls_a_go_spiffe_server() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let socket = lab.b.workload_api().to_string_lossy().into_owned();
+        let address = format!("{}:8443", lab.b.ip);
+        let server = lab.b.pod(Group::Outside, uid::SERVER);
+        let _server =
+            server.serve(workload()?, &["server", &socket, &address, &client_id()], 8443)?;
+        captured_curl(lab, 8443, &[], &client_id())?;
+        let record = lab.a.audit().expect("outbound", |it| it.field("protection") == "mtls")?;
+        ensure!(record.field("peer.spiffe_id") == server_id(), "{}", record.json());
+        Ok(())
+    })
+}
+
+/// Every demand of the standards, by the table that the suite prints.
+#[test]
+fn every_demand_of_the_conformance_suite_is_met() -> Result<()> {
+    let root = format!("unix:uid:{}", nix::unistd::geteuid());
+    let rules = Rules::none()
+        .issuer("svid_ttl = \"10s\"")
+        .entry("one", &[&root])
+        .with("hint = \"one\"")
+        .entry("two", &[&root, &format!("unix:gid:{}", nix::unistd::getegid())])
+        .with("dns_names = [\"two.example.org\"]");
+    Lab::check(&rules, |lab| {
+        let stranger = uid::STRANGER.to_string();
+        let words = ["--socket", &socket(lab), "--stranger", &stranger, "--rotation", "30"];
+        let ended = lab.a.in_netns(&conformance()?.to_string_lossy(), &words)?;
+        println!("{}", ended.stdout);
+        ended.ok()?;
+        ensure!(ended.stdout.contains(" 0 fail, 0 not run"), "{}", ended.stdout);
+        Ok(())
+    })
+}
