@@ -89,7 +89,7 @@ fn envoy_with_tls() -> Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the task runner says where it put Envoy")]
-fn envoy() -> Result<PathBuf> {
+pub(crate) fn envoy() -> Result<PathBuf> {
     let named = std::env::var("TACIT_TEST_ENVOY")
         .context("no Envoy: run these tests with `cargo xtask test interop`")?;
     let binary = PathBuf::from(named);

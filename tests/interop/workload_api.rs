@@ -1,8 +1,14 @@
 //! Programs that know SPIFFE: stock clients of the Workload API that the daemon serves, and what a
 //! stock JWT library makes of its tokens.
 
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
 use anyhow::{Context as _, Result, ensure};
 use harness::{Group, Lab, Nginx, Pod, Rules, client_id, conformance, eventually, server_id, uid};
+use proto::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use proto::{JwtBundlesRequest, JwtsvidRequest};
 
 use crate::go_spiffe::workload;
 use crate::stock_peer::{MARKER, captured_curl};
@@ -131,6 +137,83 @@ fn a_captured_client_calls_a_go_spiffe_server() -> Result<()> {
         ensure!(record.field("peer.spiffe_id") == server_id(), "{}", record.json());
         Ok(())
     })
+}
+
+/// A program of the `spiffe` crate, built once, in a workspace of its own.
+#[expect(clippy::disallowed_methods, reason = "the task runner names the folder of builds")]
+fn rust_workload() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let build = || -> Result<PathBuf> {
+        let target = std::env::var("TACIT_TEST_RUST_TARGET")
+            .context("run these tests with `cargo xtask test interop`")?;
+        let output = Command::new("cargo")
+            .args(["build", "--locked", "--target-dir", &target])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/interop/rust"))
+            .output()
+            .context("cannot start cargo")?;
+        ensure!(output.status.success(), "{}", harness::text(&output.stderr));
+        Ok(PathBuf::from(target).join("debug/workload"))
+    };
+    BUILT
+        .get_or_init(|| build().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(anyhow::Error::msg)
+}
+
+#[test]
+fn rust_spiffe_makes_every_call_and_sees_a_renewal() -> Result<()> {
+    let program = rust_workload()?;
+    Lab::check(&two_identities(), |lab| {
+        let said = caller(lab).must(&program, &[&socket(lab), "db"])?;
+        for line in [
+            "x509 one=spiffe://example.org/default all=2 bundle=1 default=spiffe://example.org/default",
+            "jwt id=spiffe://example.org/client here=spiffe://example.org/client there=spiffe://example.org/client",
+            "another identity: true",
+            "another audience: true",
+            "rotated",
+        ] {
+            ensure!(said.contains(line), "no {line:?} in:\n{said}");
+        }
+        Ok(())
+    })
+}
+
+/// The test itself asks, as the user that it is: what is on the wire goes to the library unread.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the task runner says where it put PyJWT")]
+fn a_stock_jwt_library_validates_a_token_by_the_served_key_set() -> Result<()> {
+    let python = std::env::var("TACIT_TEST_PYJWT")
+        .context("no PyJWT: run these tests with `cargo xtask test interop`")?;
+    let root = format!("unix:uid:{}", nix::unistd::geteuid());
+    Lab::check(&Rules::none().entry("one", &[&root]), |lab| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (token, jwks) = runtime.block_on(token_and_jwks(&socket(lab)))?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/validate.py");
+        let said = lab.a.in_netns(&python, &[script, &token, &jwks, "db"])?.ok()?.to_owned();
+        ensure!(
+            said == "valid for spiffe://example.org/one\nrefused for somebody else\n",
+            "{said}"
+        );
+        Ok(())
+    })
+}
+
+async fn token_and_jwks(socket: &str) -> Result<(String, String)> {
+    fn asked<T>(message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        let value = tonic::metadata::MetadataValue::from_static("true");
+        request.metadata_mut().insert("workload.spiffe.io", value);
+        request
+    }
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{socket}"))?;
+    let mut api = SpiffeWorkloadApiClient::new(endpoint.connect().await?);
+    let wanted = JwtsvidRequest { audience: vec!["db".to_owned()], ..JwtsvidRequest::default() };
+    let tokens = api.fetch_jwtsvid(asked(wanted)).await?.into_inner();
+    let token = tokens.svids.into_iter().next().context("no token")?.svid;
+    let mut stream = api.fetch_jwt_bundles(asked(JwtBundlesRequest {})).await?.into_inner();
+    let mut told = stream.message().await?.context("no bundles")?;
+    let jwks = told.bundles.remove("spiffe://example.org").context("no bundle of its own")?;
+    Ok((token, String::from_utf8(jwks)?))
 }
 
 /// Every demand of the standards, by the table that the suite prints.

