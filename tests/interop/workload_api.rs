@@ -178,12 +178,27 @@ fn rust_spiffe_makes_every_call_and_sees_a_renewal() -> Result<()> {
     })
 }
 
+#[expect(clippy::disallowed_methods, reason = "the task runner says where it put the libraries")]
+fn python() -> Result<String> {
+    std::env::var("TACIT_TEST_PYTHON")
+        .context("no Python libraries: run these tests with `cargo xtask test interop`")
+}
+
+#[test]
+fn py_spiffe_gets_svids_over_the_transport_of_grpc_core() -> Result<()> {
+    Lab::check(&two_identities(), |lab| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/fetch.py");
+        let said = caller(lab).must(python()?, &[script, &socket(lab), "db"])?;
+        let want = "x509 spiffe://example.org/default 2\njwt spiffe://example.org/default\n";
+        ensure!(said == want, "{said}");
+        Ok(())
+    })
+}
+
 /// The test itself asks, as the user that it is: what is on the wire goes to the library unread.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the task runner says where it put PyJWT")]
 fn a_stock_jwt_library_validates_a_token_by_the_served_key_set() -> Result<()> {
-    let python = std::env::var("TACIT_TEST_PYJWT")
-        .context("no PyJWT: run these tests with `cargo xtask test interop`")?;
+    let python = python()?;
     let root = format!("unix:uid:{}", nix::unistd::geteuid());
     Lab::check(&Rules::none().entry("one", &[&root]), |lab| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

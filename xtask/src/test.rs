@@ -172,7 +172,7 @@ impl Tier {
         }
         if self == Self::Interop {
             cargo.env("TACIT_TEST_GO", go::ready()?).env("TACIT_TEST_ENVOY", python::envoy()?);
-            cargo.env("TACIT_TEST_PYJWT", python::jwt()?);
+            cargo.env("TACIT_TEST_PYTHON", python::clients()?);
             cargo.env("TACIT_TEST_RUST_TARGET", run::target_dir().join("tools/rust-spiffe"));
         }
         // Each test has its own nodes; two at a time keep two processors busy and no deadline tight.

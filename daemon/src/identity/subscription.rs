@@ -90,7 +90,7 @@ impl Subscription {
         self.svids.clear();
         // Seen before it is read: what changes in between is told by `changed`.
         self.registry.mark_unchanged();
-        let attestation = self.identities.attest(claim).await?;
+        let attestation = self.identities.inner.attestor.attest(claim).await?;
         let mut found = self.all_of(&attestation).await?;
         let held = |identity: &mut WorkloadIdentity| HeldSvid {
             entry: Arc::clone(&identity.entry),

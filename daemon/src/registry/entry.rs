@@ -31,6 +31,23 @@ pub struct RegistrationEntry {
     pub origin: String,
 }
 
+impl RegistrationEntry {
+    /// An entry that says no more than it must.
+    pub fn new(id: &str, spiffe_id: SpiffeId, selectors: Selectors, origin: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            spiffe_id,
+            selectors,
+            svid_ttl: None,
+            jwt_svid_ttl: None,
+            hint: String::new(),
+            dns_names: Vec::new(),
+            federates_with: BTreeSet::new(),
+            origin: origin.to_owned(),
+        }
+    }
+}
+
 /// Why entries cannot stand together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RegistryError {

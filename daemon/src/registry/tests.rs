@@ -11,17 +11,12 @@ fn selectors(numbers: &[u8]) -> Selectors {
 }
 
 fn entry(id: &str, numbers: &[u8]) -> RegistrationEntry {
-    RegistrationEntry {
-        id: id.to_owned(),
-        spiffe_id: parse_id(&format!("spiffe://td/{id}")).unwrap(),
-        selectors: selectors(numbers),
-        svid_ttl: None,
-        jwt_svid_ttl: None,
-        hint: String::new(),
-        dns_names: Vec::new(),
-        federates_with: std::collections::BTreeSet::new(),
-        origin: format!("test:{id}"),
-    }
+    RegistrationEntry::new(
+        id,
+        parse_id(&format!("spiffe://td/{id}")).unwrap(),
+        selectors(numbers),
+        &format!("test:{id}"),
+    )
 }
 
 /// Ids of the winner and the tied, by looking at every entry.

@@ -84,13 +84,12 @@ mod tests {
     use super::*;
 
     fn entry(id: &str, selectors: &[&str]) -> RegistrationEntry {
-        RegistrationEntry {
-            id: id.to_owned(),
-            spiffe_id: "spiffe://example.org/a".parse().unwrap(),
-            selectors: selectors.iter().map(|it| it.parse().unwrap()).collect(),
-            svid_ttl: None,
-            origin: String::new(),
-        }
+        RegistrationEntry::new(
+            id,
+            "spiffe://example.org/a".parse().unwrap(),
+            selectors.iter().map(|it| it.parse().unwrap()).collect(),
+            "",
+        )
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! The machine: everything that calls the kernel outside of eBPF. Knows nothing of identities.
+// oversize: one file for each part of the machine that is asked or told something
 
 pub mod bpf_link;
 pub mod bpffs;

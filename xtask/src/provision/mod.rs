@@ -14,7 +14,7 @@ pub(crate) fn everything() -> Result<()> {
     packages::ready(packages::Use::Tests)?;
     go::ready()?;
     python::envoy()?;
-    python::jwt()?;
+    python::clients()?;
     println!("everything that Tacit's build and tests need is here");
     Ok(())
 }

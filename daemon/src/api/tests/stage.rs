@@ -1,7 +1,6 @@
 //! What the tests of the API stand on: a CA on disk, entries that the test sets, the server on a
 //! socket, and a client in this process, which is therefore the caller that is attested.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,17 +82,12 @@ pub(super) fn own(id: &str) -> RegistrationEntry {
 }
 
 pub(super) fn entry(id: &str, selectors: &[&str]) -> RegistrationEntry {
-    RegistrationEntry {
-        id: id.to_owned(),
-        spiffe_id: parse_id(&format!("spiffe://td.test/{id}")).unwrap(),
-        selectors: selectors.iter().map(|text| text.parse::<Selector>().unwrap()).collect(),
-        svid_ttl: None,
-        jwt_svid_ttl: None,
-        hint: String::new(),
-        dns_names: Vec::new(),
-        federates_with: BTreeSet::new(),
-        origin: "a test".to_owned(),
-    }
+    RegistrationEntry::new(
+        id,
+        parse_id(&format!("spiffe://td.test/{id}")).unwrap(),
+        selectors.iter().map(|text| text.parse::<Selector>().unwrap()).collect(),
+        "a test",
+    )
 }
 
 impl Stage {

@@ -129,17 +129,12 @@ impl Stage {
 }
 
 pub(super) fn entry(id: &str, selectors: &[&str]) -> RegistrationEntry {
-    RegistrationEntry {
-        id: id.to_owned(),
-        spiffe_id: parse_id(&format!("spiffe://td.test/{id}")).unwrap(),
-        selectors: selectors.iter().map(|text| text.parse::<Selector>().unwrap()).collect(),
-        svid_ttl: None,
-        jwt_svid_ttl: None,
-        hint: String::new(),
-        dns_names: Vec::new(),
-        federates_with: std::collections::BTreeSet::new(),
-        origin: "a test".to_owned(),
-    }
+    RegistrationEntry::new(
+        id,
+        parse_id(&format!("spiffe://td.test/{id}")).unwrap(),
+        selectors.iter().map(|text| text.parse::<Selector>().unwrap()).collect(),
+        "a test",
+    )
 }
 
 /// A process that is gone: no pid is that large.

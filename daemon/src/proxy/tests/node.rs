@@ -119,17 +119,12 @@ impl Default for Wish {
 
 pub(super) fn registry(id: &str) -> Arc<Registry> {
     let uid = nix::unistd::geteuid();
-    let entry = RegistrationEntry {
-        id: "only".to_owned(),
-        spiffe_id: parse_id(id).unwrap(),
-        selectors: [Selector::new("unix", format!("uid:{uid}"))].into(),
-        svid_ttl: None,
-        jwt_svid_ttl: None,
-        hint: String::new(),
-        dns_names: Vec::new(),
-        federates_with: std::collections::BTreeSet::new(),
-        origin: "test".to_owned(),
-    };
+    let entry = RegistrationEntry::new(
+        "only",
+        parse_id(id).unwrap(),
+        [Selector::new("unix", format!("uid:{uid}"))].into(),
+        "test",
+    );
     Arc::new(Registry::new(vec![entry]).unwrap())
 }
 
