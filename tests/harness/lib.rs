@@ -14,6 +14,7 @@ mod node;
 mod pod;
 mod process;
 mod proof;
+mod segments;
 mod stock;
 mod wait;
 
@@ -25,6 +26,6 @@ pub use lab::{Lab, sweep};
 pub use node::Node;
 pub use pod::{Group, Pod, Server, uid, value};
 pub use process::{Finished, conformance, load, probe, recorder, tacit, text};
-pub use proof::{Protected, protected};
+pub use proof::{Claim, Protected, Seen, protected};
 pub use stock::{MariaDb, Nginx, Postgres, Redis, user_id};
 pub use wait::{DEADLINE, eventually, soon, stretched, stretched_seconds};

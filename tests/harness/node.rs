@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 
 use crate::audit_log::AuditLog;
-use crate::capture::Capture;
+use crate::capture::{Capture, Load};
 use crate::config::{Place, Rules};
 use crate::pod::{Group, Pod};
 use crate::process::{Finished, end, finish, must_run, pid, start, switched, tacit, tail};
@@ -262,10 +262,22 @@ impl Node {
     /// # Errors
     /// When tcpdump cannot capture.
     pub fn capture(&self, name: &str) -> Result<Capture> {
+        Capture::start(&self.netns, self.pcap(name), Load::Light)
+    }
+
+    /// The same, for megabytes at a time.
+    ///
+    /// # Errors
+    /// When tcpdump cannot capture.
+    pub fn capture_bulk(&self, name: &str) -> Result<Capture> {
+        Capture::start(&self.netns, self.pcap(name), Load::Bulk)
+    }
+
+    /// Files of their own: what an earlier tcpdump said must not speak for a later one.
+    fn pcap(&self, name: &str) -> PathBuf {
         static STARTED: AtomicU32 = AtomicU32::new(0);
-        // Files of their own: what an earlier tcpdump said must not speak for a later one.
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        Capture::start(&self.netns, self.dir.join(format!("{name}-{number}.pcap")))
+        self.dir.join(format!("{name}-{number}.pcap"))
     }
 
     /// The audit log.

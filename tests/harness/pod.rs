@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use crate::process::{Finished, end, finish, must, start, tail};
+use crate::process::{Finished, end, finish, must, start, tail, text};
 use crate::wait::soon;
 
 /// Users that programs run as. They need not exist in the user database.
@@ -171,6 +171,11 @@ impl Server {
     /// What it has said so far.
     pub fn said(&self) -> String {
         tail(&self.log, 200)
+    }
+
+    /// All that it has said so far, however much.
+    pub fn all_said(&self) -> String {
+        fs::read(&self.log).map(|bytes| text(&bytes)).unwrap_or_default()
     }
 
     /// Its pid.

@@ -111,6 +111,8 @@ impl Postgres {
             &port.to_string(),
             "-c",
             "listen_addresses=*",
+            "-c",
+            "log_connections=on",
             "-k",
             &sockets,
             "-F",

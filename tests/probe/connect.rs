@@ -52,7 +52,7 @@ pub(crate) fn open(wish: &Wish) -> Result<TcpStream> {
         How::Plain | How::Mapped | How::Mptcp => socket.connect(&address).context("connect")?,
         How::Nonblocking => nonblocking(&socket, &address)?,
         How::FastOpenConnect => {
-            set_fast_open_connect(&socket)?;
+            set_tcp_option(&socket, libc::TCP_FASTOPEN_CONNECT, 1)?;
             socket.connect(&address).context("connect")?;
         }
         How::IoUring => through_io_uring(&socket, &address, false)?,
@@ -111,21 +111,25 @@ fn nonblocking(socket: &Socket, address: &SockAddr) -> Result<()> {
     Ok(socket.set_nonblocking(false)?)
 }
 
-fn set_fast_open_connect(socket: &Socket) -> Result<()> {
-    let on: libc::c_int = 1;
+/// Sets a number among the options of TCP.
+pub(crate) fn set_tcp_option(
+    socket: &Socket,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> Result<()> {
     let size = libc::socklen_t::try_from(size_of::<libc::c_int>())?;
-    // SAFETY: `on` outlives the call and `size` is its size.
+    // SAFETY: `value` outlives the call and `size` is its size.
     let set = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
-            libc::TCP_FASTOPEN_CONNECT,
-            (&raw const on).cast(),
+            option,
+            (&raw const value).cast(),
             size,
         )
     };
     if set != 0 {
-        return Err(io::Error::last_os_error()).context("TCP_FASTOPEN_CONNECT");
+        return Err(io::Error::last_os_error()).context("setsockopt");
     }
     Ok(())
 }

@@ -22,6 +22,9 @@ pub(crate) struct Payload {
     /// How many times.
     #[arg(long, default_value_t = 1)]
     times: usize,
+    /// What the server says before anything is sent.
+    #[arg(long, default_value = "")]
+    greeting: String,
     /// One byte at a time, each in a packet of its own.
     #[arg(long)]
     tiny: bool,
@@ -39,6 +42,9 @@ pub(crate) fn talk(stream: &TcpStream, payload: &Payload) -> Result<()> {
     thread::sleep(Duration::from_millis(payload.wait));
     let bytes = payload.text.repeat(payload.times).into_bytes();
     let mut reader = stream.try_clone()?;
+    let mut greeting = vec![0; payload.greeting.len()];
+    reader.read_exact(&mut greeting).context("read the greeting")?;
+    ensure!(greeting == payload.greeting.as_bytes(), "another greeting");
     let expected = bytes.len();
     let reading = thread::spawn(move || read_to_end(&mut reader, expected));
     send(stream, &bytes, payload.tiny).context("write")?;
@@ -71,43 +77,45 @@ pub(crate) fn fast_open(wish: &Wish, payload: &Payload) -> Result<()> {
 }
 
 /// All connections are open before the first byte is sent on any.
-pub(crate) fn many(address: SocketAddr, count: usize) -> Result<()> {
+pub(crate) fn many(address: SocketAddr, count: usize, text: &str) -> Result<()> {
     let mut streams = Vec::with_capacity(count);
     for number in 0..count {
         let stream = TcpStream::connect(address).with_context(|| format!("connect {number}"))?;
+        say_addresses(&stream)?;
         streams.push(stream);
     }
     println!("open={count}");
     for (number, stream) in streams.iter_mut().enumerate() {
-        write!(stream, "connection {number}").with_context(|| format!("write {number}"))?;
+        write!(stream, "{text} {number}").with_context(|| format!("write {number}"))?;
         stream.shutdown(Shutdown::Write)?;
     }
     for (number, stream) in streams.iter_mut().enumerate() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).with_context(|| format!("read {number}"))?;
-        ensure!(answer == format!("connection {number}"), "connection {number} got `{answer}`");
+        ensure!(answer == format!("{text} {number}"), "connection {number} got `{answer}`");
     }
     println!("ok={count}");
     Ok(())
 }
 
 /// One exchange, then a close that discards (`SO_LINGER` of zero sends RST).
-pub(crate) fn abort(address: SocketAddr) -> Result<()> {
+pub(crate) fn abort(address: SocketAddr, text: &str) -> Result<()> {
     let mut stream = TcpStream::connect(address).context("connect")?;
     say_addresses(&stream)?;
-    stream.write_all(b"hello")?;
-    let mut back = [0; 5];
+    stream.write_all(text.as_bytes())?;
+    let mut back = vec![0; text.len()];
     stream.read_exact(&mut back)?;
+    ensure!(back == text.as_bytes(), "other bytes back");
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    println!("ok=5");
+    println!("ok={}", text.len());
     Ok(())
 }
 
-/// Sends pseudo-random bytes; the server answers with their digest when the half closes.
-pub(crate) fn upload(address: SocketAddr, bytes: u64) -> Result<()> {
+/// Sends noise that bears this mark; the server answers with its digest when the half closes.
+pub(crate) fn upload(address: SocketAddr, bytes: u64, mark: &str) -> Result<()> {
     let mut stream = TcpStream::connect(address).context("connect")?;
     say_addresses(&stream)?;
-    let digest = send_noise(&mut stream, bytes)?;
+    let digest = send_noise(&mut stream, bytes, mark)?;
     stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).context("read")?;
@@ -140,8 +148,9 @@ pub(crate) fn download(address: SocketAddr, pause: u64) -> Result<()> {
     Ok(())
 }
 
-/// Writes this many pseudo-random bytes; gives their SHA-256.
-pub(crate) fn send_noise(stream: &mut impl Write, bytes: u64) -> io::Result<String> {
+/// Writes this many pseudo-random bytes, with the mark at the start of every 64 KiB so that it can
+/// be searched for; gives their SHA-256.
+pub(crate) fn send_noise(stream: &mut impl Write, bytes: u64, mark: &str) -> io::Result<String> {
     let (mut hash, mut left, mut state) = (Sha256::new(), bytes, 0x9e37_79b9_7f4a_7c15_u64);
     let mut block = vec![0_u8; 64 * 1024];
     while left > 0 {
@@ -152,6 +161,7 @@ pub(crate) fn send_noise(stream: &mut impl Write, bytes: u64) -> io::Result<Stri
             state ^= state << 17;
             chunk.copy_from_slice(&state.to_le_bytes());
         }
+        block.iter_mut().zip(mark.bytes()).for_each(|(byte, of_mark)| *byte = of_mark);
         let size = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
         let part = block.get(..size).unwrap_or_default();
         stream.write_all(part)?;

@@ -29,9 +29,8 @@ enum Verb {
         what: serve::What,
         /// Address to listen on; `[::]` takes both families.
         address: SocketAddr,
-        /// Make the listening socket an MPTCP one.
-        #[arg(long)]
-        mptcp: bool,
+        #[command(flatten)]
+        manner: serve::Manner,
     },
     /// Connect, send, and expect the same back.
     Talk {
@@ -65,11 +64,17 @@ enum Verb {
         address: SocketAddr,
         /// How many.
         count: usize,
+        /// What is said on each, before its number.
+        #[arg(long, default_value = "connection")]
+        text: String,
     },
     /// Talk, then leave without a goodbye (RST).
     Abort {
         /// Where to.
         address: SocketAddr,
+        /// What is said before.
+        #[arg(long, default_value = "hello")]
+        text: String,
     },
     /// Send a number of bytes and expect their digest back.
     Upload {
@@ -77,6 +82,9 @@ enum Verb {
         address: SocketAddr,
         /// How many.
         bytes: u64,
+        /// A mark in them.
+        #[arg(long, default_value = "")]
+        mark: String,
     },
     /// Read to the end, slowly at first if asked, and print the digest.
     Download {
@@ -133,7 +141,7 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Serve { what, address, mptcp } => serve::run(what, address, mptcp),
+        Verb::Serve { what, address, manner } => serve::run(what, address, &manner),
         Verb::Talk { address, how, source, device, delay, payload } => {
             std::thread::sleep(std::time::Duration::from_millis(delay));
             let wish = connect::Wish { address, how, source, device };
@@ -143,9 +151,9 @@ fn run(verb: Verb) -> Result<()> {
             exchange::talk(&connect::open(&wish)?, &payload)
         }
         Verb::TalkOn { fd, payload } => exchange::talk(&hand_over::inherited(fd), &payload),
-        Verb::Many { address, count } => exchange::many(address, count),
-        Verb::Abort { address } => exchange::abort(address),
-        Verb::Upload { address, bytes } => exchange::upload(address, bytes),
+        Verb::Many { address, count, text } => exchange::many(address, count, &text),
+        Verb::Abort { address, text } => exchange::abort(address, &text),
+        Verb::Upload { address, bytes, mark } => exchange::upload(address, bytes, &mark),
         Verb::Download { address, pause } => exchange::download(address, pause),
         Verb::HandOver { way, address, opener_uid } => hand_over::run(way, address, opener_uid),
         Verb::TakePid { pid } => hand_over::take_pid(pid),

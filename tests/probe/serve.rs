@@ -7,10 +7,11 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use sha2::{Digest as _, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::connect::set_tcp_option;
 use crate::exchange::{hex, send_noise};
 
 /// What a server does with a connection.
@@ -20,7 +21,7 @@ pub(crate) enum What {
     Echo,
     /// Reads to the end, answers with the digest.
     Digest,
-    /// Sends 64 MiB and closes.
+    /// Sends 64 MiB of noise that bears a mark, and closes.
     Source,
     /// Speaks first, then echoes.
     Greet,
@@ -28,26 +29,51 @@ pub(crate) enum What {
     Mute,
 }
 
+/// How it listens, and what it sends.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Manner {
+    /// Make the listening socket an MPTCP one.
+    #[arg(long)]
+    mptcp: bool,
+    /// Share the port with others (`SO_REUSEPORT`).
+    #[arg(long)]
+    reuse_port: bool,
+    /// Take data in SYNs (`TCP_FASTOPEN`).
+    #[arg(long)]
+    fast_open: bool,
+    /// The mark of what `source` sends.
+    #[arg(long, default_value = "")]
+    mark: String,
+}
+
 /// Serves until it is ended.
-pub(crate) fn run(what: What, address: SocketAddr, mptcp: bool) -> Result<()> {
-    let protocol = if mptcp { Protocol::MPTCP } else { Protocol::TCP };
+pub(crate) fn run(what: What, address: SocketAddr, manner: &Manner) -> Result<()> {
+    let protocol = if manner.mptcp { Protocol::MPTCP } else { Protocol::TCP };
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))?;
     socket.set_reuse_address(true)?;
+    if manner.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into()).context("bind")?;
     socket.listen(1024).context("listen")?;
+    if manner.fast_open {
+        // Room for 16 connections that have sent data before their handshake is over.
+        set_tcp_option(&socket, libc::TCP_FASTOPEN, 16)?;
+    }
     let listener: TcpListener = socket.into();
     println!("listening={}", listener.local_addr()?);
     loop {
         let (stream, from) = listener.accept().context("accept")?;
+        let mark = manner.mark.clone();
         let builder = thread::Builder::new().stack_size(256 * 1024);
         builder.spawn(move || {
             let peer = stream.peer_addr().map_or_else(|error| kind(&error), |it| it.to_string());
             let local = stream.local_addr().map_or_else(|error| kind(&error), |it| it.to_string());
             println!("accept={from} peer={peer} local={local}");
-            match treat(what, stream) {
+            match treat(what, stream, &mark) {
                 Ok(bytes) => println!("bytes={bytes} end=eof"),
                 Err(error) => println!("end={}", kind(&error)),
             }
@@ -76,7 +102,7 @@ pub(crate) fn churn(address: SocketAddr, processes: usize, rounds: usize) -> Res
     Ok(())
 }
 
-fn treat(what: What, mut stream: TcpStream) -> io::Result<u64> {
+fn treat(what: What, mut stream: TcpStream, mark: &str) -> io::Result<u64> {
     match what {
         What::Echo => echo(&mut stream),
         What::Greet => {
@@ -99,7 +125,7 @@ fn treat(what: What, mut stream: TcpStream) -> io::Result<u64> {
         }
         What::Source => {
             const SIZE: u64 = 64 << 20;
-            let digest = send_noise(&mut stream, SIZE)?;
+            let digest = send_noise(&mut stream, SIZE, mark)?;
             println!("sha256={digest}");
             Ok(SIZE)
         }
