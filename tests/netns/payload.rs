@@ -2,8 +2,10 @@
 //! is one function, which also tells what both ends saw of each other; it runs once with no daemon
 //! (the control run, in which its payload does cross the wire) and once protected.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use harness::{Claim, Lab, Rules, Seen, Server, probe, protected, value};
+use harness::{Claim, Lab, Rules, Seen, Server, probe, protected, stretched, value};
 
 const MARKER: &str = "c0ffee-secret-of-the-payload";
 /// What the probe's server says first.

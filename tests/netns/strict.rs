@@ -153,8 +153,7 @@ fn whoever_dials_the_proxy_is_refused_and_recorded() -> Result<()> {
             }
         }
         let refused = |it: &harness::Record| {
-            it.field("outcome") == "denied"
-                && ["proxy_dialled", "unknown_flow"].contains(&it.field("reason").as_str())
+            it.field("outcome") == "denied" && it.field("reason") == "proxy_dialled"
         };
         let any = || lab.b.audit().records().into_iter().find(refused);
         harness::eventually("a record of the dialling", any)?;

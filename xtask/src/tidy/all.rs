@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, bail};
 
 use crate::tidy::source::Source;
-use crate::tidy::{code_map, edges, form, homes, members, unsafety};
+use crate::tidy::{code_map, denials, edges, form, homes, members, unsafety};
 use crate::{run, switched};
 
 /// Fails with the number of problems, having printed each.
@@ -25,6 +25,7 @@ pub(crate) fn run() -> Result<()> {
     problems.extend(edges::problems(&architecture, &sources));
     problems.extend(homes::problems(&architecture, &daemon_manifest, &sources));
     problems.extend(unsafety::problems(&architecture, &sources));
+    problems.extend(denials::problems(&sources));
     problems.extend(code_map::problems(&architecture, &sources, |path| root.join(path).exists()));
     problems.extend(members::problems(&workspace_manifest, |member| {
         fs::read_to_string(root.join(member).join("Cargo.toml")).ok()

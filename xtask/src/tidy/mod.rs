@@ -4,6 +4,7 @@
 
 mod all;
 mod code_map;
+mod denials;
 mod edges;
 mod form;
 mod homes;
