@@ -5,9 +5,11 @@
 //! The stock peer is always in no scope, so that no daemon helps it.
 
 mod envoy_sds;
+mod forger;
 mod go_spiffe;
 mod identities;
 mod openssl;
+mod server_identities;
 mod servers;
 mod stock_peer;
 mod workload_api;
