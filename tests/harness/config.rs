@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::ca::TRUST_DOMAIN;
-use crate::pod::uid;
+use crate::pod::{Group, uid};
 use crate::wait::stretched;
 
 /// The SPIFFE ID of the usual client.
@@ -38,6 +38,8 @@ pub struct Rules {
     strict: String,
     log: String,
     log_in: String,
+    permissive: String,
+    turned: Option<Group>,
     attached: Attached,
 }
 
@@ -61,6 +63,8 @@ impl Rules {
             attest: String::new(),
             strict: String::new(),
             log_in: String::new(),
+            permissive: String::new(),
+            turned: None,
             attached: Attached::Node,
             log: "debug".to_owned(),
         }
@@ -184,6 +188,21 @@ impl Rules {
         self
     }
 
+    /// Adds a line to the permissive `[[scope]]`.
+    #[must_use]
+    pub fn permissive(mut self, line: &str) -> Self {
+        self.permissive.push_str(line);
+        self.permissive.push('\n');
+        self
+    }
+
+    /// Makes the scope of this group a strict one.
+    #[must_use]
+    pub fn turned_strict(mut self, group: Group) -> Self {
+        self.turned = Some(group);
+        self
+    }
+
     /// Attaches the programs at the root of the hierarchy, as the default does.
     #[must_use]
     pub fn at_the_root(mut self) -> Self {
@@ -242,15 +261,20 @@ impl Rules {
             log_in = self.log_in,
             log = self.log,
         );
-        for (mode, more) in [("strict", self.strict.as_str()), ("permissive", ""), ("observe", "")]
-        {
-            if matches!(self.attached, Attached::Below(folder) if folder != mode) {
+        for (group, more) in [
+            (Group::Strict, self.strict.as_str()),
+            (Group::Permissive, self.permissive.as_str()),
+            (Group::Observe, ""),
+        ] {
+            let folder = group.folder();
+            if matches!(self.attached, Attached::Below(only) if only != folder) {
                 continue;
             }
+            let mode = if self.turned == Some(group) { "strict" } else { folder };
             // Writing to a String cannot fail.
             let _written = write!(
                 text,
-                "[[scope]]\ncgroup = \"{cgroup}/{mode}\"\nmode = \"{mode}\"\n{more}\n"
+                "[[scope]]\ncgroup = \"{cgroup}/{folder}\"\nmode = \"{mode}\"\n{more}\n"
             )
             .is_ok();
         }

@@ -23,5 +23,6 @@ mod programs;
 mod reloads;
 mod scopes;
 mod server_names;
+mod shared_listeners;
 mod strict;
 mod transports;
