@@ -26,5 +26,6 @@ mod reloads;
 mod scopes;
 mod server_names;
 mod shared_listeners;
+mod signs_of_life;
 mod strict;
 mod transports;
