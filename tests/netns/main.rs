@@ -21,6 +21,7 @@ mod original_destination;
 mod payload;
 mod permissive;
 mod policy;
+mod ports;
 mod programs;
 mod reloads;
 mod scopes;
