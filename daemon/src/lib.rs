@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod registry;
 pub mod shutdown;
 pub mod spiffe;
+pub mod state;
 pub mod sys;
 pub mod telemetry;
 pub mod workload;

@@ -14,6 +14,7 @@ mod flood;
 mod full;
 mod full_disk;
 mod listeners;
+mod live_entries;
 mod mode_change;
 mod observed;
 mod one_host;

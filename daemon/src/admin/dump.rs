@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::changes::{AddEntries, EntriesChanged, NewEntry};
 pub use super::explained::{
     DecisionDump, ExplainDump, IdentityDump, NearMissDump, ProcessDump, RuleDump,
 };
@@ -14,6 +15,9 @@ use crate::identity::{AuthorityStatus, SvidStatus};
 use crate::registry::RegistrationEntry;
 use crate::spiffe::TrustBundle;
 use crate::workload::{PortSet, Scope, ScopeId};
+
+/// The origin of entries that no file declares.
+pub const LIVE: &str = "live";
 
 /// How the daemon fares.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,11 +156,17 @@ pub struct EntryDump {
     /// Other trust domains whose bundles its workloads get.
     #[serde(default)]
     pub federates_with: Vec<String>,
-    /// The file that it comes from.
+    /// The file that it comes from; `live` for one that was added while the daemon ran.
     pub origin: String,
     /// Entries that match a process equally well: those with the same selectors, and those that
     /// were seen to. The lowest id goes first.
     pub tied_with: Vec<String>,
+    /// `declared` by the configuration, or `live`: added while the daemon ran.
+    #[serde(default)]
+    pub source: String,
+    /// Whether a declared entry of the same id is in force instead of this live one.
+    #[serde(default)]
+    pub shadowed: bool,
 }
 
 /// One SVID.
@@ -278,6 +288,8 @@ impl From<&RegistrationEntry> for EntryDump {
             federates_with: entry.federates_with.iter().map(ToString::to_string).collect(),
             origin: entry.origin.clone(),
             tied_with: Vec::new(),
+            source: if entry.origin == LIVE { "live" } else { "declared" }.to_owned(),
+            shadowed: false,
         }
     }
 }

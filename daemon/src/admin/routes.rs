@@ -3,18 +3,22 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::{ExplainTarget, Readiness, Refused, Snapshots, Standing};
+use super::dump::AddEntries;
+use super::{Asker, Changes, ExplainTarget, Readiness, Refused, Snapshots, Standing};
 use crate::metrics::Metrics;
 
 /// Source: `OpenMetrics` 1.0, "Content type".
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Largest order that is read, bytes. 10 000 entries are below 8 MiB.
+const LARGEST_ORDER: usize = 32 << 20;
 
 type Shared = State<Arc<dyn Snapshots>>;
 
@@ -31,6 +35,34 @@ pub(super) fn control(snapshots: Arc<dyn Snapshots>) -> Router {
         .route("/v1/explain", get(explain))
         .route("/v1/reload", post(|State(it): Shared| async move { answer(it.reload().await) }))
         .with_state(snapshots)
+}
+
+/// The routes of the control socket that change something.
+pub(super) fn changes(changes: Arc<dyn Changes>) -> Router {
+    Router::new()
+        .route("/v1/entries/add", post(add_entries))
+        .route("/v1/entries/remove", post(remove_entries))
+        .layer(DefaultBodyLimit::max(LARGEST_ORDER))
+        .with_state(changes)
+}
+
+type Changing = State<Arc<dyn Changes>>;
+type By = ConnectInfo<Asker>;
+
+async fn add_entries(
+    State(it): Changing,
+    ConnectInfo(asker): By,
+    Json(order): Json<AddEntries>,
+) -> Response {
+    answer(it.add_entries(order, asker).await)
+}
+
+async fn remove_entries(
+    State(it): Changing,
+    ConnectInfo(asker): By,
+    Json(ids): Json<Vec<String>>,
+) -> Response {
+    answer(it.remove_entries(ids, asker).await)
 }
 
 /// The routes of the loopback port.
@@ -58,6 +90,7 @@ fn answer<T: Serialize>(answer: Result<T, Refused>) -> Response {
     match answer {
         Ok(dump) => Json(dump).into_response(),
         Err(Refused::NotFound(what)) => problem(StatusCode::NOT_FOUND, what),
+        Err(Refused::Wrong(what)) => problem(StatusCode::UNPROCESSABLE_ENTITY, what),
         Err(Refused::Failed(what)) => problem(StatusCode::INTERNAL_SERVER_ERROR, what),
     }
 }

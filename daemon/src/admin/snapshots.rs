@@ -21,6 +21,9 @@ pub enum Refused {
     /// There is no such process, connection or flow.
     #[error("{0}")]
     NotFound(String),
+    /// What was asked for cannot be: it says what is wrong, and changes nothing.
+    #[error("{0}")]
+    Wrong(String),
     /// The daemon could not find out.
     #[error("{0}")]
     Failed(String),

@@ -8,12 +8,13 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::bounded::{Bound, Bounded, pause};
-use super::{Snapshots, routes};
+use super::{Asker, Changes, Snapshots, routes};
 use crate::shutdown::Stop;
 
 /// Why the socket cannot be made.
@@ -68,10 +69,16 @@ impl AdminSocket {
     }
 
     /// Answers until told to stop, and then what has been asked until then.
-    pub async fn serve(self, snapshots: Arc<dyn Snapshots>, mut stop: Stop) {
+    pub async fn serve(
+        self,
+        snapshots: Arc<dyn Snapshots>,
+        changes: Arc<dyn Changes>,
+        mut stop: Stop,
+    ) {
         let Self { listener, file } = self;
         let listener = RootOnly { listener, owner: file.owner, bound: Bound::new() };
-        let serving = axum::serve(listener, routes::control(snapshots));
+        let routes = routes::control(snapshots).merge(routes::changes(changes));
+        let serving = axum::serve(listener, routes.into_make_service_with_connect_info::<Asker>());
         let stopped = async move { stop.draining().await };
         if let Err(error) = serving.with_graceful_shutdown(stopped).await {
             tracing::error!(%error, "the control socket failed");
@@ -127,32 +134,43 @@ struct RootOnly {
 
 impl RootOnly {
     /// Closed is right where the kernel does not say who it is: nobody else has a right to ask.
-    fn admits(&self, stream: &UnixStream) -> bool {
-        let uid = stream.peer_cred().map(|peer| peer.uid());
-        let admitted = uid.as_ref().is_ok_and(|uid| *uid == 0 || *uid == self.owner);
-        if !admitted {
+    fn admits(&self, stream: &UnixStream) -> Option<Asker> {
+        let peer = stream.peer_cred();
+        let uid = peer.as_ref().map(|peer| peer.uid());
+        if !uid.as_ref().is_ok_and(|uid| *uid == 0 || *uid == self.owner) {
             tracing::warn!(?uid, "a user without right to it tried the control socket");
+            return None;
         }
-        admitted
+        let pid = |pid: i32| u32::try_from(pid).ok();
+        peer.ok().map(|peer| Asker { uid: peer.uid(), pid: peer.pid().and_then(pid) })
     }
 }
 
 impl Listener for RootOnly {
     type Io = Bounded<UnixStream>;
-    type Addr = ();
+    type Addr = Asker;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let room = self.bound.room().await;
             match self.listener.accept().await {
-                Ok((stream, _)) if self.admits(&stream) => return (Bounded::new(stream, room), ()),
-                Ok(_refused) => {}
+                Ok((stream, _)) => {
+                    if let Some(asker) = self.admits(&stream) {
+                        return (Bounded::new(stream, room), asker);
+                    }
+                }
                 Err(error) => pause(&error).await,
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(())
+        Ok(Asker { uid: self.owner, pid: Some(std::process::id()) })
+    }
+}
+
+impl Connected<IncomingStream<'_, RootOnly>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, RootOnly>) -> Self {
+        *stream.remote_addr()
     }
 }

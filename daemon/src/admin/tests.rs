@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dump::{
-    BundleDump, DoctorDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
+    AddEntries, BundleDump, DoctorDump, EntriesChanged, EntryDump, ExplainDump, ReloadDump,
+    ScopeDump, StatusDump, SvidDump,
 };
 use super::*;
 use crate::audit::{Event, Record};
@@ -62,7 +63,26 @@ impl Snapshots for Small {
     }
 }
 
+/// Who asked for what.
+#[derive(Default)]
+struct Asked(std::sync::Mutex<Vec<(String, Asker)>>);
+
+impl Changes for Asked {
+    fn add_entries(&self, order: AddEntries, asker: Asker) -> Answer<'_, EntriesChanged> {
+        Box::pin(async move {
+            let added: Vec<_> = order.entries.into_iter().map(|entry| entry.spiffe_id).collect();
+            self.0.lock().unwrap().push((added.join(" "), asker));
+            Ok(EntriesChanged { added, ..EntriesChanged::default() })
+        })
+    }
+
+    fn remove_entries(&self, ids: Vec<String>, _asker: Asker) -> Answer<'_, EntriesChanged> {
+        Box::pin(async move { Err(Refused::Wrong(format!("there is no entry `{}`", ids[0]))) })
+    }
+}
+
 struct Lab {
+    asked: Arc<Asked>,
     dir: tempfile::TempDir,
     tasks: Tasks,
 }
@@ -73,8 +93,10 @@ impl Lab {
         let mut tasks = Tasks::new();
         let socket = AdminSocket::bind(&path(dir.path())).unwrap();
         let stop = tasks.stop();
-        tasks.spawn("admin", socket.serve(Arc::new(Small), stop));
-        Self { dir, tasks }
+        let asked = Arc::new(Asked::default());
+        let changes = Arc::<Asked>::clone(&asked);
+        tasks.spawn("admin", socket.serve(Arc::new(Small), changes, stop));
+        Self { asked, dir, tasks }
     }
 
     async fn ask(&self, request: &'static str) -> String {
@@ -123,6 +145,37 @@ async fn answers_on_a_socket_that_is_closed_to_others() {
     }
     assert_eq!(lab.tasks.drain(Duration::from_secs(5)).await, 0);
     assert!(!socket.exists(), "the socket is removed");
+}
+
+#[tokio::test]
+async fn changes_are_asked_for_in_the_name_of_the_caller() {
+    let lab = Lab::start();
+    let post = |what: &str, body: &str| {
+        let text = format!(
+            "POST {what} HTTP/1.1\r\nhost: tacit\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let path = path(lab.dir.path());
+        tokio::task::spawn_blocking(move || {
+            let mut stream = UnixStream::connect(path).unwrap();
+            stream.write_all(text.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        })
+    };
+    let entry = r#"{"id":null,"spiffe_id":"spiffe://td/a","selectors":[],"svid_ttl":null,
+        "jwt_svid_ttl":null,"hint":null,"dns_names":[],"federates_with":[]}"#;
+    let order = format!(r#"{{"source":"x","replace":false,"entries":[{entry}]}}"#);
+    let answer = post("/v1/entries/add", &order).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("spiffe://td/a"), "{answer}");
+    let me = Asker { uid: nix::unistd::geteuid().as_raw(), pid: Some(std::process::id()) };
+    assert_eq!(*lab.asked.0.lock().unwrap(), [("spiffe://td/a".to_owned(), me)]);
+    let answer = post("/v1/entries/remove", "[\"a\"]").await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("there is no entry `a`"));
+    let answer = post("/v1/entries/remove", "nonsense").await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }
 
 #[tokio::test]

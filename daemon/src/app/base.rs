@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::admin::{AdminSocket, HealthListener, Readiness, Snapshots};
+use crate::admin::{AdminSocket, Changes, HealthListener, Readiness, Snapshots};
 use crate::api::{self, ApiLimits, ApiParts, WorkloadSocket};
 use crate::attest::{AttestSettings, Attestor};
 use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Writer};
@@ -15,7 +15,8 @@ use crate::metrics::Metrics;
 use crate::policy::DenyReason;
 use crate::proxy::ProxySettings;
 use crate::registry::Registry;
-use crate::shutdown::Tasks;
+use crate::shutdown::{Stop, Tasks};
+use crate::state::LiveEntries;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 
@@ -150,8 +151,13 @@ impl Base {
     }
 
     /// Answers on the control sockets until the very end.
-    pub(super) fn serve(self, tasks: &mut Tasks, daemon: Arc<dyn Snapshots>) {
-        tasks.spawn("control socket", self.socket.serve(daemon, tasks.stop()));
+    pub(super) fn serve(
+        self,
+        tasks: &mut Tasks,
+        daemon: Arc<dyn Snapshots>,
+        changes: Arc<dyn Changes>,
+    ) {
+        tasks.spawn("control socket", self.socket.serve(daemon, changes, tasks.stop()));
         if let Some(health) = self.health {
             tasks.spawn("health", health.serve(self.metrics, self.readiness, tasks.stop()));
         }
@@ -178,6 +184,19 @@ pub(super) fn follow<T: Send + Sync + 'static>(
         }
     });
     receiver
+}
+
+/// Keeps what the configuration declares and what was added live one registry.
+pub(super) async fn follow_declared(entries: LiveEntries, reload: ReloadHandle, mut stop: Stop) {
+    let mut config = reload.config();
+    loop {
+        entries.declare(Arc::clone(&config.borrow_and_update().registry));
+        tokio::select! {
+            biased;
+            () = stop.draining() => return,
+            changed = config.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 fn audit_settings(config: &Config) -> AuditSettings {

@@ -102,7 +102,7 @@ impl Daemon {
         dump.scope = scope.map(scope_dump);
         let mode = scope.map_or(Mode::Observe, |placed| placed.scope.mode);
         if let Some(process) = &record.process {
-            let registry = Arc::clone(&self.reload.config().borrow().registry);
+            let registry = Arc::clone(&self.entries.registry().borrow());
             let selectors = recorded_selectors(process);
             let (found, near) = (registry.find(&selectors), registry.near_misses(&selectors));
             dump.identity = Some(IdentityDump::recorded(&selectors, &found, &near));

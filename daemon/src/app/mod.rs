@@ -2,6 +2,7 @@
 //! folder that knows all modules; nobody imports it. Start at [`run()`].
 
 mod base;
+mod changes;
 mod connections;
 mod doctor;
 mod events;

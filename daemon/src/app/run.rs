@@ -20,6 +20,7 @@ use crate::identity::{CaError, Identities};
 use crate::policy::Policy;
 use crate::proxy::{self, Proxy, ProxyParts};
 use crate::shutdown::{Stop, Tasks};
+use crate::state::{LiveEntries, StateError};
 use crate::sys::cgroup::{CgroupError, Cgroups};
 use crate::sys::route_changes::RouteChanges;
 use crate::sys::{clock, netns, process};
@@ -27,6 +28,7 @@ use crate::telemetry;
 use crate::workload::NetnsCookie;
 
 use super::base::{self, Base};
+use super::changes::Operations;
 use super::connections::PassingBy;
 use super::events::{self, LostEvents, Recorder};
 use super::ground::{self, Listeners};
@@ -110,6 +112,9 @@ pub enum StartError {
     /// The embedded CA.
     #[error(transparent)]
     Ca(#[from] CaError),
+    /// What is kept of changes.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The audit log.
     #[error("the audit log cannot be opened")]
     Audit(#[source] LogError),
@@ -186,6 +191,7 @@ pub fn uninstall(at: &Installation) -> Result<bool, StartError> {
 struct Started {
     kernel: Arc<Kernel>,
     identities: Identities,
+    entries: LiveEntries,
     policy: watch::Receiver<Arc<Policy>>,
     table: ScopeTable,
     counters: Arc<KernelCounters>,
@@ -231,6 +237,7 @@ async fn serve(
         counters: started.counters,
         audit: audit.clone(),
         identities: started.identities,
+        entries: started.entries.clone(),
         policy: started.policy,
         reload,
         readiness: base.readiness.clone(),
@@ -241,7 +248,8 @@ async fn serve(
     let stop = started.tasks.stop();
     started.tasks.spawn("configuration", reloader.run(stop.clone()));
     started.tasks.spawn("hang-up", reload_on_hangup(hang_up, stop));
-    base.serve(&mut started.last, daemon);
+    let changes = Arc::new(Operations { audit: audit.clone(), entries: started.entries });
+    base.serve(&mut started.last, daemon, changes);
     tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
     until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;
     if !audit.flush(LAST_RECORDS).await {
@@ -263,8 +271,14 @@ fn capture(
     let stop = tasks.stop();
     // What judges open connections outlives them: it belongs to those that end last.
     let policy = base::follow(&mut last, reload, |config| Arc::new(config.policy()));
-    let registry = base::follow(&mut last, reload, |config| Arc::clone(&config.registry));
-    let identities = base.identities(config, registry);
+    let entries = LiveEntries::open(
+        &config.node.state_dir,
+        config.node.trust_domain.clone(),
+        Arc::clone(&config.registry),
+    )?;
+    let following = base::follow_declared(entries.clone(), reload.clone(), last.stop());
+    last.spawn("declared entries", following);
+    let identities = base.identities(config, entries.registry());
     let listeners = Listeners::open(&config.proxy)?;
     kernel.introduce(&listeners.ports())?;
     let table = ScopeTable::new(Arc::clone(&kernel), cgroups.clone(), base.audit.clone());
@@ -305,7 +319,7 @@ fn capture(
         lost: LostEvents::open(&config.node.state_dir),
     };
     last.spawn("numbers", numbers.run(last.stop()));
-    Ok(Started { kernel, identities, policy, table, counters, tasks, last })
+    Ok(Started { kernel, identities, entries, policy, table, counters, tasks, last })
 }
 
 /// Serves each of the listeners.

@@ -17,6 +17,7 @@ use crate::config::ReloadHandle;
 use crate::identity::Identities;
 use crate::policy::Policy;
 use crate::registry::RegistrationEntry;
+use crate::state::{LiveEntries, LiveEntry};
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 use crate::workload::NetnsCookie;
@@ -35,6 +36,7 @@ pub(super) struct Daemon {
     pub(super) counters: Arc<KernelCounters>,
     pub(super) audit: Audit,
     pub(super) identities: Identities,
+    pub(super) entries: LiveEntries,
     pub(super) policy: watch::Receiver<Arc<Policy>>,
     pub(super) reload: ReloadHandle,
     pub(super) readiness: Readiness,
@@ -64,7 +66,7 @@ impl Snapshots for Daemon {
             config_problem: self.reload.status().borrow().error.as_ref().map(ToString::to_string),
             connections: self.connection_counts(),
             scopes: config.scopes.len(),
-            entries: config.registry.entries().len(),
+            entries: self.entries.registry().borrow().entries().len(),
             svids: svids.len(),
             svid_earliest_expiry: expiries.min().map(format_time),
             authorities: self.identities.authorities().iter().map(AuthorityDump::from).collect(),
@@ -94,7 +96,15 @@ impl Snapshots for Daemon {
             tied_with: ties.of(&entry.id),
             ..EntryDump::from(entry.as_ref())
         };
-        config.registry.entries().iter().map(dump).collect()
+        let declared = config.registry.entries().iter().map(dump);
+        let live = self.entries.list().into_iter();
+        let live = live.map(|LiveEntry { entry, shadowed }| EntryDump {
+            shadowed,
+            ..dump(&entry)
+        });
+        let mut all: Vec<_> = declared.chain(live).collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
     }
 
     fn svids(&self) -> Vec<SvidDump> {

@@ -171,6 +171,21 @@ impl Audit {
         is_full
     }
 
+    /// The same, waiting for room where that is the policy: for what is done on command, and must
+    /// not be done without a record.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: either recorded or not.
+    pub async fn order(&self, reason: &'static str, detail: String) {
+        let room = self.room().await;
+        let mut record = Box::new(Record::daemon(reason, Some(detail)));
+        record.time = time::format((self.0.clock.now)());
+        match room {
+            Some(room) => room.send(Entry::Record(record)),
+            None => self.hand_over(record),
+        }
+    }
+
     /// The names under which records speak of scopes, from now on.
     pub fn name_scopes(&self, names: HashMap<ScopeId, String>) {
         self.0.scopes.store(Arc::new(names));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::entries::Entries;
 use crate::admin::ExplainTarget;
 use crate::audit::log::AddressQuery;
 use crate::spiffe::{IdError, SpiffeId, TrustDomain, parse_id, parse_trust_domain};
@@ -58,8 +59,8 @@ pub(super) enum Command {
     Connections(Connections),
     /// List the scopes in force
     Scopes(Listing),
-    /// List the registration entries in force
-    Entries(Listing),
+    /// List, add, remove, import and export registration entries
+    Entries(Entries),
     /// List the SVIDs that the daemon holds, with expiry
     Svid(Listing),
     /// Say why a process has its identity, or a connection its decision

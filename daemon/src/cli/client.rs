@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::header::{CONNECTION, HOST};
+use http_body_util::{BodyExt as _, Full};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use super::fault::Fault;
@@ -20,12 +20,22 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Asks a question.
 pub(super) fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Fault> {
-    ask(socket, Method::GET, path)
+    ask(socket, Method::GET, path, Bytes::new())
 }
 
 /// Gives an order.
 pub(super) fn post<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Fault> {
-    ask(socket, Method::POST, path)
+    ask(socket, Method::POST, path, Bytes::new())
+}
+
+/// Gives an order that says more than its name.
+pub(super) fn post_json<T, B>(socket: &Path, path: &str, body: &B) -> Result<T, Fault>
+where
+    T: DeserializeOwned,
+    B: Serialize,
+{
+    let body = serde_json::to_vec(body).map_err(Fault::Unreadable)?;
+    ask(socket, Method::POST, path, body.into())
 }
 
 /// A value as a part of a query. Source: RFC 3986 §2.1, §2.3.
@@ -39,10 +49,13 @@ pub(super) fn quoted(value: &str) -> String {
     value.bytes().map(quote).collect()
 }
 
-fn ask<T: DeserializeOwned>(socket: &Path, method: Method, path: &str) -> Result<T, Fault> {
+fn ask<T>(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<T, Fault>
+where
+    T: DeserializeOwned,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (status, body) = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, converse(socket, method, path))
+        tokio::time::timeout(PATIENCE, converse(socket, method, path, body))
             .await
             .map_err(|_elapsed| Fault::TimedOut)?
     })?;
@@ -60,7 +73,12 @@ struct Problem {
     error: String,
 }
 
-async fn converse(socket: &Path, method: Method, path: &str) -> Result<(StatusCode, Bytes), Fault> {
+async fn converse(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Fault> {
     let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => Fault::Forbidden(socket.to_owned()),
         _ => Fault::Unreachable { socket: socket.to_owned(), source },
@@ -72,7 +90,8 @@ async fn converse(socket: &Path, method: Method, path: &str) -> Result<(StatusCo
         .uri(path)
         .header(HOST, "tacit")
         .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
         .map_err(|malformed| Fault::Io(io::Error::other(malformed)))?;
     let exchange = async move {
         let answer = sender.send_request(request).await?;

@@ -14,10 +14,9 @@ use super::args::{
     Uninstall,
 };
 use super::fault::{Exit, Fault};
-use super::{audit, ca, client, output, show};
+use super::{audit, ca, client, entries, output, show};
 use crate::admin::dump::{
-    BundleDump, DoctorDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
-    Verdict,
+    BundleDump, DoctorDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump, Verdict,
 };
 use crate::audit::Record;
 use crate::config::{self, Config, Given, Installation};
@@ -133,9 +132,7 @@ fn obey(command: Command, doctor: fn(&Path) -> DoctorDump) -> Result<Exit, Fault
         Command::Scopes(asked) => {
             list(&asked, "/v1/scopes", |it: &Vec<ScopeDump>| show::scopes(it))
         }
-        Command::Entries(asked) => {
-            list(&asked, "/v1/entries", |it: &Vec<EntryDump>| show::entries(it))
-        }
+        Command::Entries(asked) => entries::obey(asked),
         Command::Svid(asked) => list(&asked, "/v1/svids", |it: &Vec<SvidDump>| show::svids(it)),
         Command::Bundle(Bundle::Show(asked)) => {
             list(&asked, "/v1/bundles", |it: &Vec<BundleDump>| show::bundles(it))

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use super::entries::SpireError;
 use crate::audit::log::QueryError;
 use crate::config::Problems;
 use crate::identity::CaError;
@@ -70,6 +71,12 @@ pub(super) enum Fault {
     /// The key to verify it with.
     #[error("the public key {0} cannot be read")]
     Key(PathBuf, #[source] io::Error),
+    /// A file to be read.
+    #[error("{} cannot be read", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// A file of SPIRE's entries.
+    #[error("{} cannot be imported; nothing was changed", .0.display())]
+    Spire(PathBuf, #[source] SpireError),
     /// The embedded CA.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -97,6 +104,8 @@ impl Fault {
             | Self::Log(..)
             | Self::NoLog(_)
             | Self::Key(..)
+            | Self::Read(..)
+            | Self::Spire(..)
             | Self::Ca(_)
             | Self::Io(_) => Exit::Failure,
         }

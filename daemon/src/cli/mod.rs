@@ -6,6 +6,7 @@ mod audit;
 mod ca;
 mod client;
 mod dispatch;
+mod entries;
 mod fault;
 mod output;
 mod show;

@@ -34,7 +34,7 @@ Commands:
   status       Show how the daemon fares
   connections  List open connections
   scopes       List the scopes in force
-  entries      List the registration entries in force
+  entries      List, add, remove, import and export registration entries
   svid         List the SVIDs that the daemon holds, with expiry
   explain      Say why a process has its identity, or a connection its decision
   ca           Make and look after the embedded CA

@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod drafts;
 mod file;
 mod installation;
 mod load;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use check::{Report, Summary, check};
 pub use installation::{Given, Installation};
+pub use drafts::{EntryDraft, ReadEntries, check_drafts, read_entries, render_entry};
 pub use load::{load, load_with};
 pub use names::{Addresses, Names, Resolve, SystemResolver};
 pub use problem::{Problem, Problems};

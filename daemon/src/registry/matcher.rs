@@ -47,10 +47,14 @@ impl Registry {
     ///
     /// # Errors
     /// Everything that is wrong with them, at once.
-    pub fn new(entries: Vec<RegistrationEntry>) -> Result<Self, Vec<RegistryError>> {
+    pub fn new<E>(entries: Vec<E>) -> Result<Self, Vec<RegistryError>>
+    where
+        E: Into<Arc<RegistrationEntry>>,
+    {
         let mut errors = Vec::new();
         let mut by_id: BTreeMap<String, Arc<RegistrationEntry>> = BTreeMap::new();
         for entry in entries {
+            let entry: Arc<RegistrationEntry> = entry.into();
             let (id, origin) = (entry.id.clone(), entry.origin.clone());
             if entry.selectors.is_empty() {
                 errors.push(RegistryError::NoSelectors { id, origin });
@@ -58,7 +62,7 @@ impl Registry {
                 let first = first.origin.clone();
                 errors.push(RegistryError::DuplicateId { id, first, second: origin });
             } else {
-                by_id.insert(id, Arc::new(entry));
+                by_id.insert(id, entry);
             }
         }
         if errors.is_empty() { Ok(Self::file(by_id.into_values().collect())) } else { Err(errors) }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod mounts;
 mod netlink;
 pub mod netns;
+pub mod private_files;
 pub mod process;
 pub mod sockets;
 pub mod sockopt;

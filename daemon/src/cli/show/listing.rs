@@ -1,7 +1,9 @@
 //! Tables of things that are in force: scopes, entries, SVIDs, bundles.
 
-use crate::admin::dump::{BundleDump, EntryDump, ScopeDump, SvidDump};
-use crate::cli::output::{Columns, Tone, cell, maybe, put, toned};
+use comfy_table::Cell;
+
+use crate::admin::dump::{BundleDump, EntriesChanged, EntryDump, ScopeDump, SvidDump};
+use crate::cli::output::{Columns, Tone, cell, clean, maybe, put, toned};
 
 pub(in crate::cli) fn scopes(scopes: &[ScopeDump]) -> String {
     let mut columns = Columns::new(&[
@@ -33,7 +35,7 @@ pub(in crate::cli) fn scopes(scopes: &[ScopeDump]) -> String {
 }
 
 pub(in crate::cli) fn entries(entries: &[EntryDump]) -> String {
-    let mut columns = Columns::new(&["ID", "SPIFFE ID", "SELECTORS", "TTL", "FROM", "NOTE"]);
+    let mut columns = Columns::new(&["ID", "SPIFFE ID", "SELECTORS", "TTL", "SOURCE", "FROM", "NOTE"]);
     for entry in entries {
         let ttl = entry
             .svid_ttl
@@ -43,6 +45,7 @@ pub(in crate::cli) fn entries(entries: &[EntryDump]) -> String {
             cell(&entry.spiffe_id),
             cell(entry.selectors.join(" ")),
             maybe(ttl),
+            source(entry),
             cell(&entry.origin),
             toned(tie(entry), Tone::Doubtful),
         ]);
@@ -55,6 +58,25 @@ fn tie(entry: &EntryDump) -> String {
         return String::new();
     }
     format!("ties with {}", entry.tied_with.join(", "))
+}
+
+fn source(entry: &EntryDump) -> Cell {
+    if entry.shadowed {
+        return toned("live, shadowed by the declared one", Tone::Doubtful);
+    }
+    cell(&entry.source)
+}
+
+pub(in crate::cli) fn entries_changed(done: &EntriesChanged) -> String {
+    let mut text = String::new();
+    for warning in &done.warnings {
+        put(&mut text, format_args!("warning: {}", clean(warning)));
+    }
+    let told = [("Added", &done.added), ("Unchanged", &done.unchanged), ("Removed", &done.removed)];
+    for (what, ids) in told.into_iter().filter(|(_, ids)| !ids.is_empty()) {
+        put(&mut text, format_args!("{what}: {}", clean(&ids.join(", "))));
+    }
+    text
 }
 
 pub(in crate::cli) fn svids(svids: &[SvidDump]) -> String {

@@ -6,6 +6,6 @@ mod records;
 mod state;
 
 pub(super) use explained::explanation;
-pub(super) use listing::{bundles, entries, scopes, svids};
+pub(super) use listing::{bundles, entries, entries_changed, scopes, svids};
 pub(super) use records::{connections, record, record_headings};
 pub(super) use state::{CheckDump, check, examination, reload, status};

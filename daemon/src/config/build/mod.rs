@@ -12,4 +12,4 @@ mod whole;
 
 pub(super) use settings::{admin, capture, is_instance};
 pub(super) use values::include_dir;
-pub(super) use whole::build;
+pub(super) use whole::{build, entries_alone};

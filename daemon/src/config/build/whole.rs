@@ -10,7 +10,7 @@ use crate::config::names::Addresses;
 use crate::config::problem::{Place, Problem, Reader};
 use crate::config::{Config, Names};
 use crate::policy::DEFAULT_RULE;
-use crate::registry::Registry;
+use crate::registry::{RegistrationEntry, Registry};
 use crate::spiffe::TrustDomain;
 
 /// What all files together know.
@@ -84,6 +84,27 @@ pub(in crate::config) fn build(
     (Some(config), warnings)
 }
 
+/// The entries of a document that stands outside of the configuration, and warnings about them.
+pub(in crate::config) fn entries_alone(
+    document: Document,
+    trust_domain: &TrustDomain,
+    problems: &mut Vec<Problem>,
+) -> (Vec<RegistrationEntry>, Vec<Problem>) {
+    let mut around = Around {
+        trust_domain: Some(trust_domain),
+        capture: "/".to_owned(),
+        addresses: &Addresses::new(),
+        failed: &BTreeMap::new(),
+        rule_names: BTreeMap::new(),
+        warnings: Vec::new(),
+    };
+    let mut parts = Parts::default();
+    let mut reader = Reader::new(&document.path, &document.text, problems);
+    parts.take(document.tables, "", &mut reader, &mut around);
+    parts.tell_clashes(problems);
+    (parts.entries.into_iter().map(|read| read.entry).collect(), around.warnings)
+}
+
 #[derive(Default)]
 struct Parts {
     scopes: Vec<(crate::workload::Scope, String)>,
@@ -118,10 +139,9 @@ impl Parts {
         }
     }
 
-    /// The registry, unless two entries share an id.
-    fn registry(&mut self, problems: &mut Vec<Problem>) -> Option<Registry> {
+    /// Tells of entries that share an id.
+    fn tell_clashes(&self, problems: &mut Vec<Problem>) {
         let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-        let before = problems.len();
         for read in &self.entries {
             if let Some(first) = seen.insert(&read.entry.id, &read.entry.origin) {
                 let remedy = "remove one of them, or give it another id";
@@ -131,6 +151,12 @@ impl Parts {
                 problems.push(problem);
             }
         }
+    }
+
+    /// The registry, unless two entries share an id.
+    fn registry(&mut self, problems: &mut Vec<Problem>) -> Option<Registry> {
+        let before = problems.len();
+        self.tell_clashes(problems);
         if problems.len() > before {
             return None;
         }

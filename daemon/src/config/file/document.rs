@@ -53,6 +53,8 @@ pub(in crate::config) enum Part {
     Main,
     /// An included file: scopes, entries and rules.
     Included,
+    /// What the daemon itself keeps: entries.
+    State,
 }
 
 const SECTIONS: [&str; 9] =
@@ -79,6 +81,16 @@ pub(in crate::config) fn read(
             return None;
         }
     };
+    parse(path, text, part, problems)
+}
+
+/// Reads a file's text. `None` if it is not TOML, which is then told.
+pub(in crate::config) fn parse(
+    path: &Path,
+    text: String,
+    part: Part,
+    problems: &mut Vec<Problem>,
+) -> Option<Document> {
     let mut sections = Sections::default();
     let mut tables = Tables::default();
     {
@@ -123,8 +135,9 @@ fn tables_of(
         let at = key.span().start;
         let name = key.get_ref().as_ref();
         match (name, part) {
-            ("scope", _) => tables.scopes = list(name, value, reader),
             ("entry", _) => tables.entries = list(name, value, reader),
+            (_, Part::State) => unknown(name, "", at, &["entry"], reader),
+            ("scope", _) => tables.scopes = list(name, value, reader),
             ("outbound", _) => tables.outbound = list(name, value, reader),
             ("inbound", _) => tables.inbound = list(name, value, reader),
             ("node", Part::Main) => sections.node = section(name, value, reader),

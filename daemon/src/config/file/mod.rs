@@ -3,13 +3,15 @@
 
 mod document;
 mod key;
+mod render;
 mod scalar;
 mod sections;
 mod tables;
 mod words;
 
-pub(super) use document::{Document, Part, Sections, Tables, read, read_leniently};
+pub(super) use document::{Document, Part, Sections, Tables, parse, read, read_leniently};
 pub(super) use key::{Given, Key, keys_of};
+pub(super) use render::render_entry;
 pub(super) use scalar::{Interval, Ports, Size};
 pub(super) use sections::{
     AdminSection, AttestSection, AuditSection, CaptureSection, IssuerSection, LogSection,

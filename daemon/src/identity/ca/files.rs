@@ -17,13 +17,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::private_files::{
-    FileError, PRIVATE, PUBLIC, check_private_dir, create_private_dir, place_dir, prepare_dir,
-    read_private, read_public, write_atomic,
-};
 use super::signing::SigningAuthority;
 use crate::identity::issuer::{IssueError, IssueRequest};
 use crate::spiffe::{TrustBundle, TrustDomain, VerifyError, X509Svid, parse_id, pem_block, verify};
+use crate::sys::private_files::{
+    FileError, PRIVATE, PUBLIC, check_private_dir, create_private_dir, place_dir, prepare_dir,
+    read_private, read_public, write_atomic,
+};
 
 const ROOT_CERTIFICATE: &str = "root.pem";
 const ROOT_KEY: &str = "root.key";

@@ -17,11 +17,11 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::files::CaError;
-use super::private_files::{PRIVATE, create_private_dir, read_private, write_atomic};
 use crate::identity::issuer::{IssueError, JwtRequest};
 use crate::spiffe::{
     Curve, JwtAuthority, JwtClaims, JwtKey, JwtSvid, SigningInput, hex, pem_block,
 };
+use crate::sys::private_files::{PRIVATE, create_private_dir, read_private, write_atomic};
 
 /// Below the CA directory.
 const FOLDER: &str = "jwt";

@@ -4,12 +4,10 @@
 mod embedded;
 mod files;
 mod jwt_keys;
-mod private_files;
 mod signing;
 
 pub use embedded::{CaSettings, LocalCa};
 pub use files::{CaError, init_ca, issue_node, mint};
-pub use private_files::FileError;
 #[cfg(test)]
 pub(in crate::identity) use signing::SigningAuthority;
 pub use signing::void_bundle;

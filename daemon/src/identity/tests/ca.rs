@@ -11,10 +11,10 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::stage::{HOUR, epoch};
 use crate::identity::{
-    CaError, CaSettings, FileError, IssueError, IssueRequest, Issuer as _, LocalCa, init_ca,
-    issue_node, mint,
+    CaError, CaSettings, IssueError, IssueRequest, Issuer as _, LocalCa, init_ca, issue_node, mint,
 };
 use crate::spiffe::{X509Svid, hex, parse_id, parse_trust_domain, verify};
+use crate::sys::private_files::FileError;
 
 const DAY: Duration = Duration::from_hours(24);
 

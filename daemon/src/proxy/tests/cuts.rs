@@ -90,7 +90,7 @@ async fn an_entry_that_is_gone_cuts_at_either_end() {
         let mut two = Two::start().await;
         let (mut app, mut server) = two.connected().await;
         let node = if at_client { &two.client } else { &two.server };
-        node.registry.send_replace(Arc::new(Registry::new(vec![]).unwrap()));
+        node.registry.send_replace(Arc::new(Registry::default()));
         assert!(is_reset(&mut app).await && is_reset(&mut server).await);
         assert_eq!(cut(&node.record().await), "entry_gone");
     }

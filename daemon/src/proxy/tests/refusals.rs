@@ -58,7 +58,7 @@ async fn what_the_rules_refuse_outbound() {
 #[tokio::test]
 async fn a_program_without_identity_is_refused_in_strict_only() {
     let mut two = Two::start().await;
-    two.client.registry.send_replace(Arc::new(crate::registry::Registry::new(vec![]).unwrap()));
+    two.client.registry.send_replace(Arc::new(crate::registry::Registry::default()));
     let mut app = two.client.dial(two.server.listen).await;
     assert!(is_reset(&mut app).await);
     assert_eq!(denied(&two.client.record().await), "no_identity");
@@ -260,7 +260,7 @@ async fn plaintext_out_is_relayed_and_recorded_as_such() {
 async fn permissive_lets_a_nameless_program_out_in_the_clear_and_says_so() {
     let wish = Wish { mode: Mode::Permissive, ..Wish::default() };
     let client = Node::start(&ca(), A, Policy::default(), wish).await;
-    client.registry.send_replace(Arc::new(crate::registry::Registry::new(vec![]).unwrap()));
+    client.registry.send_replace(Arc::new(crate::registry::Registry::default()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let app = client.dial(listener.local_addr().unwrap()).await;
     let (peer, _) = listener.accept().await.unwrap();

@@ -10,13 +10,13 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// Mode of directories that hold keys.
-pub(super) const PRIVATE_DIR: u32 = 0o700;
+pub const PRIVATE_DIR: u32 = 0o700;
 /// Mode of files that hold keys.
-pub(super) const PRIVATE: u32 = 0o600;
+pub const PRIVATE: u32 = 0o600;
 /// Mode of files that anybody may read.
-pub(super) const PUBLIC: u32 = 0o644;
-/// Largest file that is read. A bundle of a hundred authorities is below 200 KiB.
-const LARGEST_BYTES: u64 = 1 << 20;
+pub const PUBLIC: u32 = 0o644;
+/// Largest file that is read. 10 000 live entries are below 4 MiB.
+const LARGEST_BYTES: u64 = 16 << 20;
 
 /// Why a file could not be used.
 #[derive(Debug, Error)]
@@ -44,7 +44,7 @@ pub enum FileError {
         remedy: u32,
     },
     /// Too large to be what it should.
-    #[error("{}: larger than {LARGEST_BYTES} bytes; it is not a file of this authority", path.display())]
+    #[error("{}: larger than {LARGEST_BYTES} bytes; it is no file of tacit", path.display())]
     TooLarge {
         /// Which file.
         path: PathBuf,
@@ -57,13 +57,16 @@ impl FileError {
     }
 
     /// Whether the file does not exist.
-    pub(super) fn is_missing(&self) -> bool {
+    pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 
 /// Makes a directory that only its owner can enter; one that exists is only checked.
-pub(super) fn create_private_dir(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// See [`FileError`]; each says what the operator can do.
+pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
     match DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(path) {
         Ok(()) => check_private_dir(path),
         Err(error) => Err(FileError::io(path, "create")(error)),
@@ -71,7 +74,10 @@ pub(super) fn create_private_dir(path: &Path) -> Result<(), FileError> {
 }
 
 /// Refuses a directory in which others could replace a key. In a sticky one they cannot.
-pub(super) fn check_private_dir(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// See [`FileError`]; each says what the operator can do.
+pub fn check_private_dir(path: &Path) -> Result<(), FileError> {
     let mode = fs::metadata(path).map_err(FileError::io(path, "look at"))?.mode() & 0o7777;
     if mode & 0o022 == 0 || mode & 0o1000 != 0 {
         return Ok(());
@@ -81,7 +87,10 @@ pub(super) fn check_private_dir(path: &Path) -> Result<(), FileError> {
 }
 
 /// Reads a file that holds a key. The mode is that of the very file that is read.
-pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+///
+/// # Errors
+/// See [`FileError`]; each says what the operator can do.
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let file = File::open(path).map_err(FileError::io(path, "open"))?;
     let metadata = file.metadata().map_err(FileError::io(path, "look at"))?;
     let mode = metadata.mode() & 0o7777;
@@ -93,7 +102,10 @@ pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError>
 }
 
 /// Reads a file that is no secret.
-pub(super) fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
+///
+/// # Errors
+/// See [`FileError`]; each says what the operator can do.
+pub fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
     let file = File::open(path).map_err(FileError::io(path, "open"))?;
     let length = file.metadata().map_err(FileError::io(path, "look at"))?.len();
     read(path, &file, length).map(|text| text.to_vec())
@@ -112,7 +124,10 @@ fn read(path: &Path, file: &File, length: u64) -> Result<Zeroizing<Vec<u8>>, Fil
 
 /// Puts a file in place of what is there, if anything: whole, durably, and never with a wider mode
 /// than asked for.
-pub(super) fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+///
+/// # Errors
+/// See [`FileError`]; then what was there before is still there.
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let temporary = beside(path);
     let written = write_new(&temporary, content, mode)
         .and_then(|()| fs::rename(&temporary, path).map_err(FileError::io(path, "put in place")));
@@ -138,14 +153,20 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
 
 /// Puts a whole directory in place: all of its files or none. What stands there must be absent or
 /// an empty directory.
-pub(super) fn place_dir(prepared: &Path, path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// See [`FileError`]; then what was there before is still there.
+pub fn place_dir(prepared: &Path, path: &Path) -> Result<(), FileError> {
     sync_dir(prepared)?;
     fs::rename(prepared, path).map_err(FileError::io(path, "put in place"))?;
     sync_dir(parent(path))
 }
 
 /// Where a directory is prepared that is to become `path`: empty, private, on the same file system.
-pub(super) fn prepare_dir(path: &Path) -> Result<PathBuf, FileError> {
+///
+/// # Errors
+/// See [`FileError`].
+pub fn prepare_dir(path: &Path) -> Result<PathBuf, FileError> {
     let parent = parent(path);
     if !parent.exists() {
         create_private_dir(parent)?;

@@ -1,0 +1,93 @@
+//! What operators change while the daemon runs, by its control socket: done here, and recorded with
+//! who asked.
+
+use std::time::Duration;
+
+use crate::admin::dump::{AddEntries, EntriesChanged, NewEntry};
+use crate::admin::{Answer, Asker, Changes, Refused};
+use crate::audit::Audit;
+use crate::config::EntryDraft;
+use crate::registry::RegistrationEntry;
+use crate::state::{ChangeError, LiveEntries};
+
+/// Does what is asked, and records it.
+#[derive(Debug)]
+pub(super) struct Operations {
+    pub(super) audit: Audit,
+    pub(super) entries: LiveEntries,
+}
+
+impl Changes for Operations {
+    fn add_entries(&self, order: AddEntries, asker: Asker) -> Answer<'_, EntriesChanged> {
+        Box::pin(async move {
+            let entries = self.entries.clone();
+            let drafts: Vec<_> = order.entries.into_iter().map(draft).collect();
+            let add = move || entries.add(&order.source, &drafts, order.replace);
+            let told = blocking(add).await?.map_err(refused)?;
+            for entry in &told.added {
+                self.record("entry_added", entry, asker).await;
+            }
+            Ok(EntriesChanged {
+                added: told.added.iter().map(|entry| entry.id.clone()).collect(),
+                unchanged: told.unchanged,
+                removed: Vec::new(),
+                warnings: told.warnings.iter().map(ToString::to_string).collect(),
+            })
+        })
+    }
+
+    fn remove_entries(&self, ids: Vec<String>, asker: Asker) -> Answer<'_, EntriesChanged> {
+        Box::pin(async move {
+            let entries = self.entries.clone();
+            let removed = blocking(move || entries.remove(&ids)).await?.map_err(refused)?;
+            for entry in &removed {
+                self.record("entry_removed", entry, asker).await;
+            }
+            let removed = removed.iter().map(|entry| entry.id.clone()).collect();
+            Ok(EntriesChanged { removed, ..EntriesChanged::default() })
+        })
+    }
+}
+
+impl Operations {
+    async fn record(&self, reason: &'static str, entry: &RegistrationEntry, asker: Asker) {
+        let selectors: Vec<_> = entry.selectors.iter().map(ToString::to_string).collect();
+        let (id, spiffe_id, selectors) = (&entry.id, &entry.spiffe_id, selectors.join(" "));
+        let detail = format!("{id}: {spiffe_id} for {selectors}, by {asker}");
+        self.audit.order(reason, detail).await;
+    }
+}
+
+/// Work that waits for the disk. It goes on when nobody waits for the answer any more.
+pub(super) async fn blocking<T, F>(work: F) -> Result<T, Refused>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_panicked| Refused::Failed("the change came to grief; see the log".to_owned()))
+}
+
+fn refused(error: ChangeError) -> Refused {
+    match error {
+        ChangeError::Invalid(_) | ChangeError::Conflicts(_) => Refused::Wrong(error.to_string()),
+        ChangeError::File(error) => {
+            let cause = std::error::Error::source(&error);
+            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+            Refused::Failed(format!("{error}{cause}"))
+        }
+    }
+}
+
+fn draft(entry: NewEntry) -> EntryDraft {
+    EntryDraft {
+        id: entry.id,
+        spiffe_id: entry.spiffe_id,
+        selectors: entry.selectors,
+        svid_ttl: entry.svid_ttl.map(Duration::from_secs),
+        jwt_svid_ttl: entry.jwt_svid_ttl.map(Duration::from_secs),
+        hint: entry.hint,
+        dns_names: entry.dns_names,
+        federates_with: entry.federates_with,
+    }
+}

@@ -1,0 +1,10 @@
+//! What operators change while the daemon runs, and what outlives its restart: entries that stand
+//! in no file of the configuration. Kept in files of the daemon's own below the state directory,
+//! read by the rules of the configuration. Start at [`LiveEntries`].
+
+mod entries;
+
+#[cfg(test)]
+mod tests;
+
+pub use entries::{Added, ChangeError, Conflict, LiveEntries, LiveEntry, StateError};
