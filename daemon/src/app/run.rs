@@ -33,7 +33,7 @@ use super::connections::PassingBy;
 use super::events::{self, LostEvents, Recorder};
 use super::ground::{self, Listeners};
 use super::listeners::ListenerTable;
-use super::scopes::ScopeTable;
+use super::scopes::{self, ScopeTable};
 use super::snapshots::Daemon;
 use super::tasks::{self, Loaded, Numbers, Reloads};
 
@@ -210,7 +210,11 @@ async fn serve(
 ) -> Result<(), StartError> {
     let (mut base, writer) = Base::open(&config).await?;
     let programs = base.readiness.condition("programs attached");
-    let reloader = Reloader::new(path.clone(), config.clone());
+    let lacks = kernel.lacks().to_vec();
+    let possible = move |config: &Config| {
+        scopes::can_keep(&config.scopes, &lacks).map_err(|error| error.to_string())
+    };
+    let reloader = Reloader::new(path.clone(), config.clone()).only_if(possible);
     let (reload, hang_up) = (reloader.handle(), reloader.handle());
     let mut started = capture(&config, &base, kernel, &cgroups, &reload)?;
     started.last.spawn("audit writer", writer.run(started.last.stop()));

@@ -161,7 +161,7 @@ impl ScopeTable {
 }
 
 /// Refuses a strict scope where something is missing without which it would be a lie.
-fn can_keep(scopes: &[Scope], lacks: &[Lack]) -> Result<(), LoadError> {
+pub(super) fn can_keep(scopes: &[Scope], lacks: &[Lack]) -> Result<(), LoadError> {
     let strict = scopes.iter().find(|scope| scope.mode == Mode::Strict);
     match (strict, lacks.iter().find(|lack| lack.breaks_strict)) {
         (Some(scope), Some(lack)) => Err(LoadError::Strict {

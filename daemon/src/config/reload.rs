@@ -31,6 +31,9 @@ pub enum ReloadError {
     /// It changes what cannot change while the daemon runs.
     #[error("{}: changed, which needs a restart of tacit; nothing was taken over", .0.join(", "))]
     NeedsRestart(Vec<&'static str>),
+    /// This host cannot keep what it says.
+    #[error("{0}; nothing was taken over")]
+    Impossible(String),
     /// The loading itself came to grief.
     #[error("the configuration could not be loaded; nothing was taken over")]
     Failed,
@@ -58,11 +61,15 @@ pub struct ReloadStatus {
 pub struct Reloader {
     path: PathBuf,
     resolver: Arc<dyn Resolve>,
+    possible: Possible,
     config: watch::Sender<Arc<Config>>,
     status: watch::Sender<ReloadStatus>,
     requests: mpsc::Receiver<Request>,
     handle: ReloadHandle,
 }
+
+/// Why the host cannot keep what a configuration says, if it cannot.
+type Possible = Box<dyn Fn(&Config) -> Result<(), String> + Send + Sync>;
 
 type Request = oneshot::Sender<Result<bool, ReloadError>>;
 
@@ -114,7 +121,17 @@ impl Reloader {
         let (told, told_seen) = watch::channel(status);
         let (requests, waiting) = mpsc::channel(1);
         let handle = ReloadHandle { config: config_seen, status: told_seen, requests };
-        Self { path, resolver, config, status: told, requests: waiting, handle }
+        let possible: Possible = Box::new(|_| Ok(()));
+        Self { path, resolver, possible, config, status: told, requests: waiting, handle }
+    }
+
+    /// Takes over only what this says is possible on the host.
+    #[must_use]
+    pub fn only_if(
+        self,
+        possible: impl Fn(&Config) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { possible: Box::new(possible), ..self }
     }
 
     /// What the rest of the daemon sees of it.
@@ -187,7 +204,11 @@ impl Reloader {
         };
         let judged = loaded.and_then(|(new, warnings)| {
             let keys = keys_that_need_a_restart(&old, &new);
-            if keys.is_empty() { Ok((new, warnings)) } else { Err(ReloadError::NeedsRestart(keys)) }
+            if !keys.is_empty() {
+                return Err(ReloadError::NeedsRestart(keys));
+            }
+            (self.possible)(&new).map_err(ReloadError::Impossible)?;
+            Ok((new, warnings))
         });
         let (mut new, warnings) = match judged {
             Ok(judged) => judged,

@@ -190,3 +190,26 @@ async fn a_daemon_starts_without_a_resolver_and_looks_names_up_when_there_is_one
     assert!(status.refused >= 1, "{status:?}");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn what_the_host_cannot_keep_is_not_taken_over() {
+    let files = Files::new(MAIN);
+    files.write("conf.d/a.toml", &rule(1));
+    let config = files.load().unwrap().0;
+    let few = |config: &Config| match config.outbound.len() {
+        1 => Ok(()),
+        _ => Err("this host can keep one rule".to_owned()),
+    };
+    let reloader = Reloader::with_resolver(files.main(), config, Arc::new(Hosts)).only_if(few);
+    let (handle, mut tasks) = (reloader.handle(), Tasks::new());
+    let stop = tasks.stop();
+    tasks.spawn("reload", reloader.run(stop));
+    let running = Running { files, handle, tasks };
+    running.files.write("conf.d/b.toml", &rule(2));
+    running.says("this host can keep one rule").await;
+    running.refuses(&[1]).await;
+    running.files.write("conf.d/b.toml", "");
+    running.files.write("conf.d/a.toml", &rule(3));
+    running.refuses(&[3]).await;
+    running.stop().await;
+}
