@@ -34,11 +34,18 @@ pub(crate) enum Tier {
 }
 
 /// Run unless tiers are named. A tier that is missing here is named as not run.
-const USUAL: [Tier; 7] =
-    [Tier::Tidy, Tier::Unit, Tier::Kernel, Tier::Netns, Tier::Features, Tier::Attack, Tier::Interop];
+const USUAL: [Tier; 7] = [
+    Tier::Tidy,
+    Tier::Unit,
+    Tier::Kernel,
+    Tier::Netns,
+    Tier::Features,
+    Tier::Attack,
+    Tier::Interop,
+];
 
 /// Tiers that other kernels are tried with, in guests.
-pub(crate) const IN_GUESTS: [Tier; 3] = [Tier::Kernel, Tier::Netns, Tier::Features];
+pub(crate) const IN_GUESTS: [Tier; 4] = [Tier::Kernel, Tier::Netns, Tier::Attack, Tier::Features];
 
 /// A feature that only some kernels have.
 pub(crate) struct Feature {

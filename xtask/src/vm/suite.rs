@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::provision::ebpf;
 use crate::provision::packages::{self, Use};
 use crate::test::{self, Count, FEATURES, Feature, IN_GUESTS, Tier};
-use crate::{build, run};
+use crate::{build, run, switched};
 
 use super::apt::Index;
 use super::guest;
@@ -31,6 +31,8 @@ const DOCTOR: &str = "guest doctor: ";
 /// What runs in a guest.
 struct Suite {
     daemon: PathBuf,
+    /// The daemon in which countermeasures can be switched off, for the tier of attacks.
+    switched: Option<PathBuf>,
     /// The tests of each tier.
     binaries: BTreeMap<&'static str, PathBuf>,
     only: Option<String>,
@@ -87,11 +89,14 @@ pub(crate) fn command(series: &str, line: &str) -> Result<()> {
 impl Suite {
     fn build(tiers: &[Tier], only: Option<&str>) -> Result<Self> {
         let daemon = build::daemon(false)?;
+        let environment = ebpf::ready()?.environment();
+        let attacks = tiers.contains(&Tier::Attack);
+        let switched = attacks.then(|| switched::build(environment)).transpose()?;
         let mut binaries = BTreeMap::new();
         for tier in tiers {
             binaries.insert(tier.name(), tests(*tier)?);
         }
-        Ok(Self { daemon, binaries, only: only.map(str::to_owned) })
+        Ok(Self { daemon, switched, binaries, only: only.map(str::to_owned) })
     }
 
     /// Runs a tier in a guest; a guest that fails is a failed test.
@@ -114,11 +119,14 @@ impl Suite {
     fn script(&self, tier: Tier) -> Result<String> {
         let binary = self.binaries.get(tier.name()).context("the tier was not built")?;
         let folder = run::root().join("tests");
+        let switched = self.switched.as_deref().map(|it| format!("{}", it.display()));
+        let switched = switched.unwrap_or_default();
         let (daemon, only) = (self.daemon.display(), self.only.as_deref().unwrap_or_default());
         let features = if tier == Tier::Features { &FEATURES[..] } else { &[] };
         let checks: String = features.iter().map(check).collect();
         Ok(format!(
-            "export TACIT_BIN='{daemon}' TACIT_TEST_STRETCH={STRETCH}\ncd '{}'\n\
+            "export TACIT_BIN='{daemon}' TACIT_TEST_SWITCHED='{switched}'\n\
+             export TACIT_TEST_STRETCH={STRETCH}\ncd '{}'\n\
              '{daemon}' doctor --output json | sed 's/^/{DOCTOR}/'\n{checks}\
              exec '{}' --test-threads=2 $skip {only}\n",
             folder.display(),
