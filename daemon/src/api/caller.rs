@@ -5,13 +5,14 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
+use super::authority::Authority;
 use super::limits::Counted;
 use super::status;
 use crate::identity::{Entitlement, IdentityError, Subscription};
@@ -91,8 +92,15 @@ impl From<Refusal> for Status {
 /// A connection and who made it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: UnixStream,
-    pub(super) caller: Arc<Caller>,
+    stream: UnixStream,
+    caller: Arc<Caller>,
+    authority: Authority,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream, caller: Caller) -> Self {
+        Self { stream, caller: Arc::new(caller), authority: Authority::new() }
+    }
 }
 
 impl Connected for Connection {
@@ -109,7 +117,12 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if let Some(fresh) = buf.filled_mut().get_mut(before..) {
+            self.authority.pass(fresh);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -3,6 +3,7 @@
 //! itself. Takes no decision of its own: who it is, is asked of `identity`. Start at
 //! [`WorkloadSocket`].
 
+mod authority;
 mod caller;
 mod handover;
 mod limits;

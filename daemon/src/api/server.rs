@@ -138,7 +138,7 @@ impl Door<'_> {
         let cgroup = peer.cgroup(&self.cgroups)?;
         let counted: Option<Counted> = self.limits.connect(cgroup, room);
         let counted = counted.ok_or_else(|| io::Error::other("too many of its cgroup"))?;
-        let caller = Arc::new(Caller { peer, cgroups: self.cgroups.clone(), counted });
-        Ok(Connection { stream, caller })
+        let caller = Caller { peer, cgroups: self.cgroups.clone(), counted };
+        Ok(Connection::new(stream, caller))
     }
 }
