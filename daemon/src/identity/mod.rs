@@ -14,7 +14,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use ca::{CaError, CaSettings, FileError, LocalCa, init_ca, issue_node, mint, void_bundle};
+pub use ca::{CaError, CaSettings, LocalCa, init_ca, issue_node, mint, void_bundle};
 pub use explain::Explanation;
 pub use issuer::{
     AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing, IssuingJwt, JwtRequest,

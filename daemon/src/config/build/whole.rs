@@ -8,7 +8,7 @@ use super::{entries, inbound, outbound, scopes, settings};
 use crate::config::file::{Document, Tables};
 use crate::config::names::Addresses;
 use crate::config::problem::{Place, Problem, Reader};
-use crate::config::{Config, Names};
+use crate::config::{Config, Names, SystemResolver};
 use crate::policy::DEFAULT_RULE;
 use crate::registry::{RegistrationEntry, Registry};
 use crate::spiffe::TrustDomain;
@@ -95,6 +95,9 @@ pub(in crate::config) fn entries_alone(
         capture: "/".to_owned(),
         addresses: &Addresses::new(),
         failed: &BTreeMap::new(),
+        // Entries have no host names: nobody is asked.
+        names: &Names::new(Arc::new(SystemResolver)),
+        unresolved: BTreeSet::new(),
         rule_names: BTreeMap::new(),
         warnings: Vec::new(),
     };
