@@ -65,7 +65,7 @@ pub(crate) const SWITCHES: &[Switch] = &[
         edits: &[edit(
             "ebpf-programs/src/connect.rs",
             "    let scope_id = scope::of_current(config);\n    // SAFETY",
-            "    let scope_id = if {off} { own_scope } else { scope::of_current(config) };\n    // SAFETY",
+            "    let scope_id = if {off} { maps::socket(sk.cast()).map_or(0, |socket| socket.scope) } else { scope::of_current(config) };\n    // SAFETY",
         )],
     },
     Switch {
@@ -110,8 +110,8 @@ pub(crate) const SWITCHES: &[Switch] = &[
         without: "the proxy's ports may be dialled",
         edits: &[edit(
             "ebpf-programs/src/connect.rs",
-            "    if netns == config.netns\n        && (bypass::is_outbound",
-            "    if !{off}\n        && netns == config.netns\n        && (bypass::is_outbound",
+            "        if self.netns == self.config.netns\n            && (bypass::is_outbound",
+            "        if !{off}\n            && self.netns == self.config.netns\n            && (bypass::is_outbound",
         )],
     },
     Switch {

@@ -4,6 +4,7 @@
 //! Tests drive the daemon from outside and judge it by what applications saw, what the wire
 //! carried and what the audit log says. Start with [`Lab::check`].
 
+mod attacked;
 mod audit_log;
 mod ca;
 mod capture;
@@ -16,6 +17,7 @@ mod process;
 mod proof;
 mod segments;
 mod stock;
+mod told;
 mod wait;
 
 pub use audit_log::{AuditLog, Record};

@@ -14,15 +14,12 @@ use crate::audit_log::AuditLog;
 use crate::capture::{Capture, Load};
 use crate::config::{Place, Rules};
 use crate::pod::{Group, Pod};
-use crate::process::{Finished, end, finish, must_run, pid, start, switched, tacit, tail};
+use crate::process::{Finished, end, finish, must_run, pid, start, tacit, tail};
 use crate::wait::{soon, stretched_seconds};
 use crate::{ca, cgroup};
 
 /// How long a daemon may take until it is ready. It compiles nothing and waits for nobody.
 const READY: Duration = Duration::from_secs(30);
-
-/// Where the daemon answers about itself.
-const METRICS: u16 = 9464;
 
 /// A node with a daemon.
 #[derive(Debug)]
@@ -98,32 +95,12 @@ impl Node {
         fs::rename(new, self.config()).context("cannot write the configuration")
     }
 
-    /// Adds to the configuration what no [`Rules`] can say.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn amend(&self, toml: &str) -> Result<()> {
-        let mut text = fs::read_to_string(self.config())?;
-        text.push_str(toml);
-        fs::write(self.config(), text).context("cannot write the configuration")
-    }
-
     /// Starts the daemon and waits until it is ready.
     ///
     /// # Errors
     /// When it is not ready in time; the error shows what it said.
     pub fn start(&self) -> Result<()> {
         self.start_until((&tacit()?, ""), "a ready daemon", || self.is_ready())
-    }
-
-    /// Starts the test build of the daemon in the daemon's place, with these countermeasures
-    /// switched off (a bit each, as `tests/attack/switches.rs` numbers them).
-    ///
-    /// # Errors
-    /// As for [`Node::start`].
-    pub fn start_switched(&self, off: u64) -> Result<()> {
-        let daemon = (&*switched()?, &*off.to_string());
-        self.start_until(daemon, "a ready daemon", || self.is_ready())
     }
 
     /// Starts a daemon that will not be ready, and waits until it answers.
@@ -139,7 +116,7 @@ impl Node {
         self.start_until((&tacit()?, ""), "an answering daemon", answers)
     }
 
-    fn start_until(
+    pub(crate) fn start_until(
         &self,
         (daemon, switched_off): (&Path, &str),
         what: &str,
@@ -172,7 +149,7 @@ impl Node {
         Ok(())
     }
 
-    fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.in_netns("curl", &["-sf", "-m", &stretched_seconds(2), "http://127.0.0.1:9464/ready"])
             .is_ok_and(|answer| answer.status.success())
     }
@@ -243,18 +220,6 @@ impl Node {
     /// Where this node's programs and maps are pinned.
     pub fn pins(&self) -> PathBuf {
         Path::new("/sys/fs/bpf/tacit").join(&self.instance)
-    }
-
-    /// Detaches one of the programs: its pinned link is all that holds it.
-    ///
-    /// # Errors
-    /// When it is not attached.
-    pub fn detach(&self, program: &str) -> Result<()> {
-        let versions = fs::read_dir(self.pins()).context("nothing is pinned")?;
-        let pin = versions.flatten().map(|version| version.path().join("links").join(program));
-        let pin = pin.into_iter().find(|pin| pin.exists());
-        fs::remove_file(pin.with_context(|| format!("{program} is not attached"))?)
-            .with_context(|| format!("cannot detach {program}"))
     }
 
     /// Starts capturing what crosses this end of the wire.
@@ -350,39 +315,6 @@ impl Node {
     pub fn daemon_pid(&self) -> Result<u32> {
         let daemon = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
         daemon.as_ref().map(Child::id).context("no daemon")
-    }
-
-    /// The ports that the daemon itself listens on, without its metrics.
-    ///
-    /// # Errors
-    /// When it listens nowhere.
-    pub fn proxy_ports(&self) -> Result<Vec<u16>> {
-        let pid = format!("pid={},", self.daemon_pid()?);
-        let listening = self.in_netns("ss", &["-Hltnp"])?;
-        let mut ports: Vec<u16> = listening
-            .stdout
-            .lines()
-            .filter(|line| line.contains(&pid))
-            .filter_map(|line| line.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok())
-            .filter(|&port| port != METRICS)
-            .collect();
-        ports.sort_unstable();
-        ports.dedup();
-        if ports.is_empty() {
-            bail!("the daemon listens nowhere:\n{}", listening.stdout);
-        }
-        Ok(ports)
-    }
-
-    /// A metric of the daemon by its whole name with labels, as Prometheus reads it.
-    ///
-    /// # Errors
-    /// When the daemon does not answer or has no such metric.
-    pub fn metric(&self, name: &str) -> Result<u64> {
-        let from = format!("http://127.0.0.1:{METRICS}/metrics");
-        let text = self.in_netns("curl", &["-sf", "-m", "5", &from])?.ok()?.to_owned();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.and_then(|value| value.trim().parse().ok()).with_context(|| format!("no {name}"))
     }
 
     /// What the daemon has logged.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::run;
+use crate::tidy::members;
 
 #[path = "../../tests/attack/switches.rs"]
 mod switches;
@@ -19,29 +20,15 @@ const fn edit(file: &'static str, find: &'static str, replace: &'static str) -> 
     Edit { file, find, replace }
 }
 
-/// What makes the workspace; all else does not matter to the build.
-const PARTS: [&str; 7] =
-    ["Cargo.toml", "Cargo.lock", "daemon", "ebpf-abi", "ebpf-programs", "tests", "xtask"];
+/// What is no member of the workspace and belongs to it all the same.
+const BESIDE: [&str; 3] = ["Cargo.toml", "Cargo.lock", "ebpf-programs"];
 
 /// Where the members lie in the copy: cargo names what it builds by the path below the root, and
 /// must never take one for the other in the target folder that they share.
 const MEMBERS: &str = "switched";
 
-/// Other paths and another name; and how the switches reach the places where they are asked.
-const PLUMBING: [Edit; 11] = [
-    edit(
-        "Cargo.toml",
-        "\nmembers = [\"ebpf-abi\", \"daemon\", \"xtask\", \"tests\"]\n",
-        "\nmembers = [\"switched/ebpf-abi\", \"switched/daemon\", \"switched/xtask\", \"switched/tests\"]\n",
-    ),
-    edit("Cargo.toml", "\ndefault-members = [\"ebpf-abi\", \"daemon\"]\n", "\n"),
-    edit(
-        "Cargo.toml",
-        "\nexclude = [\"ebpf-programs\", ",
-        "\nexclude = [\"switched/ebpf-programs\", ",
-    ),
-    edit("Cargo.toml", "{ path = \"ebpf-abi\" }", "{ path = \"switched/ebpf-abi\" }"),
-    edit("Cargo.toml", "{ path = \"daemon\" }", "{ path = \"switched/daemon\" }"),
+/// Another name; and how the switches reach the places where they are asked.
+const PLUMBING: [Edit; 6] = [
     edit("daemon/Cargo.toml", "[lib]\nname = \"tacit\"\n", "[lib]\nname = \"tacit_switched\"\n"),
     edit(
         "daemon/Cargo.toml",
@@ -112,9 +99,11 @@ pub(crate) fn build(environment: Vec<(&'static str, std::ffi::OsString)>) -> Res
     }
     let copy = run::target_dir().join("switched");
     let mut wanted = BTreeMap::new();
-    for part in PARTS {
+    let manifest = fs::read_to_string(run::root().join("Cargo.toml"))?;
+    for part in members(&manifest).chain(BESIDE) {
         read(run::root(), Path::new(part), &mut wanted)?;
     }
+    wanted.insert("Cargo.toml".into(), moved(&manifest).into_bytes());
     wanted.insert("daemon/src/switched.rs".into(), IN_DAEMON.into());
     wanted.insert("ebpf-programs/src/switched.rs".into(), IN_PROGRAMS.into());
     for edit in PLUMBING {
@@ -135,6 +124,13 @@ pub(crate) fn build(environment: Vec<(&'static str, std::ffi::OsString)>) -> Res
     cargo.current_dir(&copy).env("CARGO_TARGET_DIR", run::target_dir()).envs(environment);
     run::check(&mut cargo)?;
     Ok(run::target_dir().join("debug/tacit-switched"))
+}
+
+/// The manifest of the workspace, whose members lie in a folder of their own.
+fn moved(manifest: &str) -> String {
+    members(manifest).chain(BESIDE).fold(manifest.to_owned(), |text, part| {
+        text.replace(&format!("\"{part}\""), &format!("\"{MEMBERS}/{part}\""))
+    })
 }
 
 fn edits() -> impl Iterator<Item = (&'static str, &'static Edit)> {
@@ -189,6 +185,15 @@ fn write(copy: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_move() {
+        let manifest =
+            "members = [\"a\", \"b\"]\nexclude = [\"ebpf-programs\"]\na = { path = \"a\" }\n";
+        let there = "members = [\"switched/a\", \"switched/b\"]\n\
+                     exclude = [\"switched/ebpf-programs\"]\na = { path = \"switched/a\" }\n";
+        assert_eq!(moved(manifest), there);
+    }
 
     #[test]
     fn an_edit_must_match_once() {

@@ -183,7 +183,9 @@ impl Tier {
             cargo.env("TACIT_TEST_RUST_TARGET", run::target_dir().join("tools/rust-spiffe"));
         }
         // Each test has its own nodes; two at a time keep two processors busy and no deadline tight.
-        cargo.args(["--", "--test-threads=2"]);
+        // Attackers mostly wait for what does not come.
+        let threads = if self == Self::Attack { "--test-threads=3" } else { "--test-threads=2" };
+        cargo.args(["--", threads]);
         for module in FEATURES.iter().filter(|_| self == Self::Features).filter_map(missing) {
             cargo.args(["--skip", module]);
         }

@@ -16,7 +16,8 @@ pub(super) fn problems(
         .collect()
 }
 
-fn members(manifest: &str) -> impl Iterator<Item = &str> {
+/// The members that a workspace's manifest names.
+pub(crate) fn members(manifest: &str) -> impl Iterator<Item = &str> {
     let list = manifest
         .lines()
         .find_map(|line| line.strip_prefix("members = ["))

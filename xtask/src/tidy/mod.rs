@@ -14,3 +14,4 @@ mod table;
 mod unsafety;
 
 pub(crate) use all::run;
+pub(crate) use members::members;
