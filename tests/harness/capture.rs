@@ -33,7 +33,7 @@ pub(crate) enum Load {
 
 impl Load {
     /// tcpdump's options. In immediate mode each packet takes as much of the buffer as the largest
-    /// would (pcap-linux.c: TPACKET_V2), so that a burst overflows it.
+    /// would (pcap-linux.c: `TPACKET_V2`), so that a burst overflows it.
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::Light => &["-B", "32768", "--immediate-mode"],

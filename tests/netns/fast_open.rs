@@ -1,5 +1,5 @@
 //! TCP Fast Open where it could get around the daemon: data in a SYN to a captured server, and a
-//! connect() that sends nothing until the first write, when the scope has become a strict one.
+//! `connect()` that sends nothing until the first write, when the scope has become a strict one.
 //!
 //! Whoever has a cookie of a host may send data in a SYN to any of its ports; each test first shows
 //! that it has one, by a server in no scope that does take the data.
@@ -109,7 +109,7 @@ fn data_in_a_syn_does_not_reach_a_captured_server() -> Result<()> {
     })
 }
 
-/// Starts a connect() in the observed scope; its write waits for the file that is given back.
+/// Starts a `connect()` in the observed scope; its write waits for the file that is given back.
 fn defer(lab: &Lab, text: &str) -> Result<(Server, std::path::PathBuf)> {
     let flag = lab.dir().join(text);
     let words = ["-c", DEFERRED, lab.b.ip, &flag.to_string_lossy(), text];

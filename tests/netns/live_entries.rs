@@ -70,7 +70,8 @@ fn a_live_entry_that_is_removed_takes_its_connections_with_it() -> Result<()> {
         let mut client = lab.client().spawn(probe()?, &["talk", &to, "--hold", "60000"])?;
         client.says("sent=5")?;
         echo.says("accept=")?;
-        let asked = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() % DAY_MS;
+        let asked =
+            tacit::sys::clock::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() % DAY_MS;
         lab.a.ask(&["entries", "remove", "live"])?;
         let far = lab.b.audit().expect("inbound", |it| it.field("reason") == "reset")?;
         client.kill();

@@ -67,10 +67,10 @@ fn plaintext_that_a_scope_let_in_is_cut_when_it_turns_strict() -> Result<()> {
         turn_strict(&lab.b)?;
         cut(&lab.b, "inbound")?;
         ensure!(!client.wait()?.success(), "the client was not told: {}", client.said());
-        let served = echo.said().matches("accept=").count();
+        let accepted = echo.said().matches("accept=").count();
         ensure!(talk(lab, &outsider)?.failed(), "strict let plaintext in");
         lab.b.audit().expect_denied("inbound", "no_identity")?;
-        ensure!(echo.said().matches("accept=").count() == served, "it saw: {}", echo.said());
+        ensure!(echo.said().matches("accept=").count() == accepted, "it saw: {}", echo.said());
         Ok(())
     })
 }

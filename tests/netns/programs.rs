@@ -10,7 +10,7 @@ use harness::{
 };
 
 const MARKER: &str = "c0ffee-secret-of-the-programs";
-/// What MariaDB says first holds its version.
+/// What `MariaDB` says first holds its version.
 const GREETING: &str = "-MariaDB";
 
 /// Where `PostgreSQL` lives: it wants a user with a name.

@@ -136,7 +136,7 @@ impl RootOnly {
     /// Closed is right where the kernel does not say who it is: nobody else has a right to ask.
     fn admits(&self, stream: &UnixStream) -> Option<Asker> {
         let peer = stream.peer_cred();
-        let uid = peer.as_ref().map(|peer| peer.uid());
+        let uid = peer.as_ref().map(tokio::net::unix::UCred::uid);
         if !uid.as_ref().is_ok_and(|uid| *uid == 0 || *uid == self.owner) {
             tracing::warn!(?uid, "a user without right to it tried the control socket");
             return None;

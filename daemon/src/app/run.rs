@@ -2,26 +2,21 @@
 //! to a proxy that does not listen. Stopping never detaches: strict scopes stay closed.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin::SocketError;
-use crate::api::ApiSocketError;
-use crate::audit::log::LogError;
-use crate::bpf::{EventStream, Kernel, KernelCounters, KernelSettings, LoadError};
+use crate::bpf::{EventStream, Kernel, KernelCounters, KernelSettings};
 use crate::config::{Config, Installation, ReloadHandle, Reloader};
-use crate::identity::{CaError, Identities};
+use crate::identity::Identities;
 use crate::policy::Policy;
 use crate::proxy::{self, Proxy, ProxyParts};
 use crate::shutdown::{Stop, Tasks};
-use crate::state::{LiveEntries, StateError};
-use crate::sys::cgroup::{CgroupError, Cgroups};
+use crate::state::LiveEntries;
+use crate::sys::cgroup::Cgroups;
 use crate::sys::route_changes::RouteChanges;
 use crate::sys::{clock, netns, process};
 use crate::telemetry;
@@ -35,105 +30,11 @@ use super::ground::{self, Listeners};
 use super::listeners::ListenerTable;
 use super::scopes::{self, ScopeTable};
 use super::snapshots::Daemon;
+use super::start_error::StartError;
 use super::tasks::{self, Loaded, Numbers, Reloads};
 
 /// How long the last records may take to be written once everything else has ended.
 const LAST_RECORDS: Duration = Duration::from_secs(5);
-
-/// Why the daemon cannot start. Each says what the operator can do.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The runtime cannot be made.
-    #[error("the asynchronous runtime cannot start")]
-    Runtime(#[source] io::Error),
-    /// A protection of the daemon itself failed.
-    #[error("the daemon cannot protect its memory from other processes")]
-    Protect(#[source] io::Error),
-    /// No cgroup2.
-    #[error(transparent)]
-    Cgroups(#[from] CgroupError),
-    /// Its own cgroup.
-    #[error("the daemon cannot get a cgroup of its own at {path}; it needs root")]
-    Cgroup {
-        /// Where.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Its own cgroup, when it is to go.
-    #[error("the cgroup {path} cannot be removed; is a daemon of this instance still in it?")]
-    CgroupLeft {
-        /// Where.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Another daemon of this instance.
-    #[error(
-        "process {pid} is in {path}: a daemon of this instance runs already; stop it, or set capture.instance"
-    )]
-    AlreadyRunning {
-        /// Who.
-        pid: u32,
-        /// Its cgroup.
-        path: String,
-    },
-    /// Uninstalling under a daemon that runs.
-    #[error("a daemon answers at {socket}; stop it first")]
-    StillRunning {
-        /// Its control socket.
-        socket: PathBuf,
-    },
-    /// No place to pin.
-    #[error("the BPF file system cannot be had at {path}; see capture.bpffs")]
-    Bpffs {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A port is taken.
-    #[error(
-        "cannot listen on {address}; see proxy.outbound_port, proxy.inbound_port and admin.metrics_listen"
-    )]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The programs.
-    #[error(transparent)]
-    Kernel(#[from] LoadError),
-    /// The embedded CA.
-    #[error(transparent)]
-    Ca(#[from] CaError),
-    /// What is kept of changes.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The audit log.
-    #[error("the audit log cannot be opened")]
-    Audit(#[source] LogError),
-    /// The control socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The socket of the Workload API.
-    #[error(transparent)]
-    WorkloadSocket(#[from] ApiSocketError),
-    /// The machine does not answer.
-    #[error("{what} cannot be read")]
-    Machine {
-        /// What was asked.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// Runs the daemon until it is told to stop: SIGTERM or SIGINT drains, a second one stops.
 pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {

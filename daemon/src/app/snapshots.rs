@@ -98,10 +98,7 @@ impl Snapshots for Daemon {
         };
         let declared = config.registry.entries().iter().map(dump);
         let live = self.entries.list().into_iter();
-        let live = live.map(|LiveEntry { entry, shadowed }| EntryDump {
-            shadowed,
-            ..dump(&entry)
-        });
+        let live = live.map(|LiveEntry { entry, shadowed }| EntryDump { shadowed, ..dump(&entry) });
         let mut all: Vec<_> = declared.chain(live).collect();
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all

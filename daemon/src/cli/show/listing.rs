@@ -35,7 +35,8 @@ pub(in crate::cli) fn scopes(scopes: &[ScopeDump]) -> String {
 }
 
 pub(in crate::cli) fn entries(entries: &[EntryDump]) -> String {
-    let mut columns = Columns::new(&["ID", "SPIFFE ID", "SELECTORS", "TTL", "SOURCE", "FROM", "NOTE"]);
+    let mut columns =
+        Columns::new(&["ID", "SPIFFE ID", "SELECTORS", "TTL", "SOURCE", "FROM", "NOTE"]);
     for entry in entries {
         let ttl = entry
             .svid_ttl
