@@ -63,7 +63,8 @@ impl Kernel {
     ) -> Result<Vec<ScopeId>, LoadError> {
         let mut taken: BTreeSet<u32> = known.values().copied().collect();
         taken.extend(scopes.iter().filter_map(|placed| Some(placed.id?.0)));
-        let mut ids = Vec::new();
+        // All that can be refused is refused before anything is written.
+        let (mut ids, mut entries) = (Vec::new(), Vec::new());
         for placed in scopes {
             let before = key_of(placed)?.and_then(|key| known.get(&key).copied());
             let id = match before.or(placed.id.map(|id| id.0)) {
@@ -71,15 +72,18 @@ impl Kernel {
                 None => self.free_id(&taken).ok_or_else(|| too_many(&placed.scope))?,
             };
             taken.insert(id);
-            let entry = to_entry(&placed.scope)?;
-            locked(&self.scopes).set(id, entry, 0).map_err(map_error("SCOPES"))?;
+            entries.push((id, to_entry(&placed.scope)?));
             ids.push(ScopeId(id));
+        }
+        let paths = paths(scopes, &ids)?;
+        for (id, entry) in entries {
+            locked(&self.scopes).set(id, entry, 0).map_err(map_error("SCOPES"))?;
         }
         let levels = scopes.iter().fold(0, |levels, placed| levels | 1_u64 << placed.level);
         // Both the old and the new depths, until the new cgroups are in.
         let before = self.config().map_or(0, |config| config.scope_levels);
         self.set_scope_levels(before | levels).map_err(map_error("CONFIG"))?;
-        self.set_paths(scopes, &ids)?;
+        self.set_paths(&paths)?;
         let mut wanted = BTreeMap::new();
         for (placed, id) in scopes.iter().zip(&ids) {
             wanted.extend(key_of(placed)?.map(|key| (key, id.0)));
@@ -96,22 +100,11 @@ impl Kernel {
     }
 
     /// Tells the programs which paths are whose, for cgroups that are made later.
-    fn set_paths(&self, scopes: &[PlacedScope], ids: &[ScopeId]) -> Result<(), LoadError> {
-        let mut wanted: HashMap<ScopePath, PathScopes> = HashMap::new();
-        for (placed, id) in scopes.iter().zip(ids) {
-            let entry = wanted.entry(to_path(&placed.scope)?).or_default();
-            let free = entry.uids.iter_mut().zip(&mut entry.scopes).find(|(_, id)| **id == 0);
-            let (uid, scope) = free.ok_or_else(|| LoadError::Scope {
-                cgroup: placed.scope.cgroup.clone(),
-                problem: "more than 8 users of one cgroup; give them cgroups of their own",
-            })?;
-            (*uid, *scope) = (placed.scope.uid.unwrap_or(ANY_USER), id.0);
-            entry.cgroup = placed.cgroup.map_or(0, |cgroup| cgroup.0);
-        }
+    fn set_paths(&self, wanted: &HashMap<ScopePath, PathScopes>) -> Result<(), LoadError> {
         let mut map = locked(&self.scope_paths);
         let stale: Vec<ScopePath> =
             map.keys().flatten().filter(|path| !wanted.contains_key(path)).collect();
-        for (path, entry) in &wanted {
+        for (path, entry) in wanted {
             map.insert(path, entry, 0).map_err(map_error("SCOPE_PATHS"))?;
         }
         for path in stale {
@@ -170,6 +163,25 @@ fn key_of(placed: &PlacedScope) -> Result<Option<(u64, u32)>, LoadError> {
     }
     let uid = placed.scope.uid.unwrap_or(ANY_USER);
     Ok(placed.cgroup.map(|cgroup| (cgroup.0, uid)))
+}
+
+/// The scopes by path, with the cgroup that has it now.
+fn paths(
+    scopes: &[PlacedScope],
+    ids: &[ScopeId],
+) -> Result<HashMap<ScopePath, PathScopes>, LoadError> {
+    let mut wanted: HashMap<ScopePath, PathScopes> = HashMap::new();
+    for (placed, id) in scopes.iter().zip(ids) {
+        let entry = wanted.entry(to_path(&placed.scope)?).or_default();
+        let free = entry.uids.iter_mut().zip(&mut entry.scopes).find(|(_, id)| **id == 0);
+        let (uid, scope) = free.ok_or_else(|| LoadError::Scope {
+            cgroup: placed.scope.cgroup.clone(),
+            problem: "more than 8 users of one cgroup; give them cgroups of their own",
+        })?;
+        (*uid, *scope) = (placed.scope.uid.unwrap_or(ANY_USER), id.0);
+        entry.cgroup = placed.cgroup.map_or(0, |cgroup| cgroup.0);
+    }
+    Ok(wanted)
 }
 
 /// A path as the kernel tells it, zero-padded.
