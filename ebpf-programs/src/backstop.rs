@@ -31,6 +31,10 @@ const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 /// IPv6 extension headers that are a routing header or may stand before one (RFC 8200, 4.1):
 /// hop-by-hop options, routing, destination options.
 const ROUTING: [u8; 3] = [0, 43, 60];
+/// Those that may stand before a transport and are none (IANA, "IPv6 Extension Header Types"): also
+/// fragment, authentication, mobility, host identity and shim6.
+const EXTENSIONS: [u32; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
+const AF_INET: u32 = 2;
 
 #[cgroup_skb(egress)]
 pub fn tacit_egress(ctx: SkBuffContext) -> i32 {
@@ -60,9 +64,11 @@ pub fn tacit_egress(ctx: SkBuffContext) -> i32 {
         return PASS;
     }
     let reason = if tcp { Counter::Backstop } else { Counter::Transport };
-    let ends = header.ends(true);
-    let own = header.protocol == IPPROTO_TCP && of_tcp_socket;
-    let known = if own { flags::OF_TCP_SOCKET } else { 0 };
+    let (ends, known) = if of_tcp_socket {
+        (ends_of(sk), flags::OF_TCP_SOCKET)
+    } else {
+        (header.ends(true), 0)
+    };
     let owner = maps::socket(sk.cast()).map(|socket| &socket.owner as &Process);
     report::denied_packet(reason, owner, scope_id, &ends, known);
     DROP
@@ -164,11 +170,32 @@ fn names_further_hops(skb: *mut __sk_buff) -> bool {
 #[inline(always)]
 fn allows(scope_id: u32, header: &Header) -> bool {
     match maps::scope(scope_id) {
-        Some(scope) if scope.other == other::ALLOW => true,
+        Some(scope) if scope.other == other::ALLOW => !header.hides_its_transport(),
         Some(scope) if scope.other == other::DNS_ONLY => {
             header.protocol == IPPROTO_UDP && header.dst_port == DNS
         }
         _ => false,
+    }
+}
+
+/// The ends of a TCP socket. A packet of it may name others: the next hop of a routing header, or
+/// bytes of an extension header where ports would be.
+#[inline(always)]
+fn ends_of(sk: *mut bpf_sock) -> Ends {
+    // SAFETY: plain fields of a full socket, word by word; src_port is in host order, dst_port in
+    // network order.
+    unsafe {
+        let (local, remote) = if (*sk).family == AF_INET {
+            let local = [0, 0, address::V4_MAPPED, (*sk).src_ip4];
+            (local, [0, 0, address::V4_MAPPED, (*sk).dst_ip4])
+        } else {
+            (
+                address::words(core::ptr::addr_of!((*sk).src_ip6).cast()),
+                address::words(core::ptr::addr_of!((*sk).dst_ip6).cast()),
+            )
+        };
+        let (local_port, remote_port) = ((*sk).src_port as u16, u16::from_be((*sk).dst_port));
+        Ends { local, remote, local_port, remote_port, protocol: IPPROTO_TCP }
     }
 }
 
@@ -203,6 +230,12 @@ impl Header {
         header.src_port = u16::from_be(load(skb, transport).unwrap_or(0));
         header.dst_port = u16::from_be(load(skb, transport + 2).unwrap_or(0));
         header
+    }
+
+    /// Whether another header than a transport's comes first: behind it may be TCP.
+    #[inline(always)]
+    fn hides_its_transport(&self) -> bool {
+        EXTENSIONS.iter().any(|extension| self.protocol == *extension)
     }
 
     /// The connection of an incoming packet, seen from its client.
