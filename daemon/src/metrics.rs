@@ -188,9 +188,13 @@ impl Metrics {
         self.svid_expiry.set(since_epoch.map_or(0.0, |t| t.as_secs_f64()));
     }
 
-    /// The issuer was asked for an SVID.
-    pub fn renewed(&self, succeeded: bool) {
-        self.renewals.get_or_create(&result(succeeded)).inc();
+    /// How often the issuer has been asked for an SVID, with success and in vain: identities count
+    /// by themselves.
+    pub fn asked_issuer(&self, issued: u64, failed: u64) {
+        for (succeeded, total) in [(true, issued), (false, failed)] {
+            let counter = self.renewals.get_or_create_owned(&result(succeeded));
+            counter.inner().store(total, Ordering::Relaxed);
+        }
     }
 
     /// Lines were written to the audit log.

@@ -59,7 +59,7 @@ impl Caller {
         }
         entitled.map_err(|error| Refusal {
             status: status::of_identity(&error),
-            passes: matches!(error, IdentityError::NoSvid { .. }),
+            passes: matches!(error, IdentityError::NoSvid { .. } | IdentityError::Doubtful { .. }),
         })
     }
 
@@ -73,7 +73,8 @@ impl Caller {
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) status: Status,
-    /// Its entries are as they were, and it may keep what it has: the issuer fails just now.
+    /// Its entries are as they were, and it may keep what it has: the issuer, or what names users
+    /// and groups, fails just now.
     pub(super) passes: bool,
 }
 

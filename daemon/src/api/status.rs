@@ -63,6 +63,9 @@ pub(super) fn of_identity(error: &IdentityError) -> Status {
     match error {
         IdentityError::Attest(_) => not_attested(),
         IdentityError::NoEntry { .. } => no_identity(),
+        IdentityError::Doubtful { .. } => {
+            Status::unavailable("not everything about the caller could be found out in time")
+        }
         IdentityError::NoSvid { .. } => Status::unavailable("could not fetch X.509-SVID"),
     }
 }

@@ -140,7 +140,14 @@ impl Attestor {
         }
         let work = cell.get_or_try_init(|| Box::pin(self.work_out(claim)));
         match tokio::time::timeout(self.0.deadline, work).await {
-            Ok(done) => done.cloned(),
+            Ok(done) => {
+                let done = done.cloned()?;
+                if done.doubts.any() {
+                    // Who asks next may be told more.
+                    self.0.store.discard(claim.process, &cell);
+                }
+                Ok(done)
+            }
             Err(_) => Err(AttestError::TimedOut(claim.process)),
         }
     }
@@ -163,7 +170,10 @@ impl Attestor {
         }
         let work = self.blocking(&self.0.glances, claim, |parts, claim| {
             let (mut facts, live) = parts.gather(claim)?;
-            facts.hex = live.map_or(facts.hex, |executable| parts.digests.known(&executable));
+            if let Some(executable) = live {
+                facts.hex = parts.digests.known(&executable);
+                facts.unread = facts.hex.is_none();
+            }
             Ok(facts)
         });
         let facts = work.await?;
@@ -180,10 +190,13 @@ impl Attestor {
     async fn work_out(&self, claim: &ProcessClaim) -> Result<Arc<Attestation>, AttestError> {
         let (mut facts, live) = self.blocking(&self.0.looks, claim, Parts::gather).await?;
         if let Some(executable) = live {
-            facts.hex = self.0.digests.of(executable).await.unwrap_or_else(|error| {
-                tracing::warn!(process = %claim.process, %error, "executable has no digest");
-                None
-            });
+            match self.0.digests.of(executable).await {
+                Ok(hex) => facts.hex = hex,
+                Err(error) => {
+                    tracing::warn!(process = %claim.process, %error, "executable has no digest");
+                    facts.unread = true;
+                }
+            }
         }
         let named = self.named(&facts).await;
         let conclude = move |parts: &Parts, _: &ProcessClaim| {
@@ -229,6 +242,7 @@ impl Parts {
             systemd_host: self.systemd_host,
             path: None,
             hex: None,
+            unread: false,
             groups: Vec::new(),
             exited: matches!(seen, Seen::Exited),
         };

@@ -8,13 +8,17 @@ use std::sync::Arc;
 
 use super::names::Named;
 use super::systemd;
-use crate::workload::{ClaimSource, NetnsCookie, ProcessClaim, ProcessKey, Selector, Selectors};
+use crate::workload::{
+    ClaimSource, Doubts, NetnsCookie, ProcessClaim, ProcessKey, Selector, Selectors,
+};
 
 /// A process, attested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attestation {
     /// Every selector that is provably true of the process at the time of the act.
     pub selectors: Selectors,
+    /// What could not be found out.
+    pub doubts: Doubts,
     /// The facts behind them.
     pub evidence: ProcessEvidence,
 }
@@ -59,6 +63,8 @@ pub(super) struct Facts {
     pub(super) path: Option<String>,
     /// Digest of the executable.
     pub(super) hex: Option<Arc<str>>,
+    /// The executable could not be read, or was not, for its digest.
+    pub(super) unread: bool,
     /// Supplementary groups.
     pub(super) groups: Vec<u32>,
     /// Whether the process had exited.
@@ -69,6 +75,8 @@ pub(super) struct Facts {
 pub(super) fn attestation(facts: Facts, named: &Named) -> Attestation {
     let unit = facts.cgroup.as_deref().filter(|_| facts.systemd_host).and_then(systemd::unit_of);
     let unit = unit.map(str::to_owned);
+    let doubts =
+        Doubts { user: named.user_unsaid, groups: named.groups_unsaid, digest: facts.unread };
     let mut selectors = unix(&facts, named);
     selectors
         .extend(facts.cgroup.iter().map(|path| Selector::new("cgroup", format!("path:{path}"))));
@@ -86,7 +94,7 @@ pub(super) fn attestation(facts: Facts, named: &Named) -> Attestation {
         source: facts.claim.source,
         exited: facts.exited,
     };
-    Attestation { selectors, evidence }
+    Attestation { selectors, doubts, evidence }
 }
 
 fn unix(facts: &Facts, named: &Named) -> Selectors {

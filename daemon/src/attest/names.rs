@@ -16,7 +16,7 @@ const KEPT: usize = 4096;
 /// Names that may be asked for at one time. Chosen: those that hang leave threads for others.
 const AT_ONCE: usize = 32;
 
-/// The name of an id; none if there is none, or nobody said so in time.
+/// The name of an id; none if there is none.
 type Name = Option<Arc<str>>;
 
 /// The names that were looked up lately.
@@ -35,6 +35,10 @@ pub(super) struct Named {
     pub(super) user: Name,
     /// Of those groups that have one.
     pub(super) groups: BTreeMap<u32, Arc<str>>,
+    /// Nobody said in time what the user is called.
+    pub(super) user_unsaid: bool,
+    /// Nobody said in time what one of the groups is called.
+    pub(super) groups_unsaid: bool,
 }
 
 type Known = Mutex<HashMap<u32, Asked>>;
@@ -49,7 +53,7 @@ struct Asked {
 type Answer = watch::Receiver<Option<Told>>;
 
 /// What the host's databases said.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Told(Name);
 
 /// What is remembered of a name.
@@ -69,20 +73,23 @@ impl Names {
         Self { patience, users: Known::default(), groups: Known::default(), threads }
     }
 
-    /// The names of a user and of groups. Without an answer in time a name is missing, and with it
-    /// the selector that would carry it.
+    /// The names of a user and of groups. Without an answer in time a name is missing, and it is
+    /// said so: whether the selector holds that would carry it is not known.
     ///
     /// # Cancel safety
     /// Cancel safe; what was asked is kept when it is answered.
     pub(super) async fn of(&self, uid: u32, gids: impl IntoIterator<Item = u32>) -> Named {
         let until = Instant::now() + self.patience;
         let user = self.look_up(&self.users, uid, until, user_name).await;
-        let mut groups = BTreeMap::new();
+        let mut named = Named { user_unsaid: user.is_none(), ..Named::default() };
+        named.user = user.and_then(|Told(name)| name);
         for gid in gids {
-            let name = self.look_up(&self.groups, gid, until, group_name).await;
-            groups.extend(name.map(|name| (gid, name)));
+            match self.look_up(&self.groups, gid, until, group_name).await {
+                Some(Told(name)) => named.groups.extend(name.map(|name| (gid, name))),
+                None => named.groups_unsaid = true,
+            }
         }
-        Named { user, groups }
+        named
     }
 
     async fn look_up(
@@ -91,7 +98,7 @@ impl Names {
         id: u32,
         until: Instant,
         ask: impl FnOnce(u32) -> Name + Send + 'static,
-    ) -> Name {
+    ) -> Option<Told> {
         let mut answer = match self.recall(known, id) {
             Recalled::Answer(answer) => answer,
             Recalled::Silence => return None,
@@ -101,10 +108,10 @@ impl Names {
         if answered.is_err() {
             tracing::warn!(
                 id,
-                "the name of a user or group is not told in time; who needs it for an identity has none"
+                "the name of a user or group is not told in time; who may need it for an identity has none"
             );
         }
-        answered.ok()?.ok()?.as_ref()?.0.clone()
+        answered.ok()?.ok()?.clone()
     }
 
     /// Asks on a thread of its own; none if no thread is free in time. It is not waited for beyond our
@@ -173,6 +180,10 @@ mod tests {
         Names::new(Duration::from_millis(300))
     }
 
+    fn told(name: &str) -> Told {
+        Told(Some(name.into()))
+    }
+
     fn soon(names: &Names) -> Instant {
         Instant::now() + names.patience
     }
@@ -183,7 +194,8 @@ mod tests {
         let root = names.of(0, [0, 4_000_000_000]).await;
         assert_eq!(root.user.as_deref(), Some("root"));
         assert_eq!(root.groups, BTreeMap::from([(0, Arc::from("root"))]));
-        assert_eq!(names.of(4_000_000_000, []).await.user, None);
+        let nobody = names.of(4_000_000_000, []).await;
+        assert!(nobody.user.is_none() && !nobody.user_unsaid && !root.groups_unsaid);
     }
 
     #[tokio::test]
@@ -191,7 +203,7 @@ mod tests {
         let (names, known) = (names(), Known::default());
         let first = names.look_up(&known, 1, soon(&names), |_| Some("a".into())).await;
         let again = names.look_up(&known, 1, soon(&names), |_| panic!("asked again")).await;
-        assert_eq!((first.as_deref(), again.as_deref()), (Some("a"), Some("a")));
+        assert_eq!((first, again), (Some(told("a")), Some(told("a"))));
     }
 
     #[tokio::test]
@@ -207,13 +219,13 @@ mod tests {
         }
         let began = Instant::now();
         let other = names.look_up(&known, 2, soon(&names), |_| Some("b".into())).await;
-        assert_eq!(other.as_deref(), Some("b"));
+        assert_eq!(other, Some(told("b")));
         assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
         let mut late = None;
         while late.is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             late = names.look_up(&known, 1, soon(&names), |_| panic!("asked again")).await;
         }
-        assert_eq!(late.as_deref(), Some("late"), "what comes late is kept");
+        assert_eq!(late, Some(told("late")), "what comes late is kept");
     }
 }

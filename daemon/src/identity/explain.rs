@@ -35,8 +35,9 @@ impl Identities {
     ) -> Result<(Arc<Attestation>, Option<Arc<RegistrationEntry>>), AttestError> {
         let found = self.inner.attestor.glance(claim).await?;
         let registry = Arc::clone(&self.inner.registry.borrow());
-        let is_doubtful = found.evidence.exe_sha256.is_none() && registry.names_digests();
-        let entry = registry.find(&found.selectors).entry.filter(|_| !is_doubtful);
+        let entry = registry.find(&found.selectors).entry;
+        let rival = registry.rival(&found.selectors, found.doubts, entry.as_deref());
+        let entry = entry.filter(|_| rival.is_none());
         Ok((found, entry))
     }
 

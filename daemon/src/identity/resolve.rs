@@ -2,6 +2,7 @@
 //! [`Identities::of`] is the one question that the data plane asks.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -69,6 +70,18 @@ pub enum IdentityError {
         /// What is known about it.
         attestation: Arc<Attestation>,
     },
+    /// An entry that matches better than any other asks for what could not be found out in time.
+    #[error(
+        "entry `{}` asks for what could not be found out about the process now ({}): it may be of it or not",
+        rival.id,
+        doubtful(rival, attestation)
+    )]
+    Doubtful {
+        /// What is known about it.
+        attestation: Arc<Attestation>,
+        /// The entry.
+        rival: Arc<RegistrationEntry>,
+    },
     /// An entry matches, but there is no valid SVID.
     #[error("entry `{}` has no valid SVID: {error}", entry.id)]
     NoSvid {
@@ -104,7 +117,7 @@ impl IdentityError {
         match self {
             Self::Attest(AttestError::PidReused(_)) => DenyReason::PidReused,
             Self::Attest(AttestError::ProcessChanged { .. }) => DenyReason::ProcessChanged,
-            Self::Attest(_) => DenyReason::AttestFailed,
+            Self::Attest(_) | Self::Doubtful { .. } => DenyReason::AttestFailed,
             Self::NoEntry { .. } => DenyReason::NoIdentity,
             Self::NoSvid { .. } => DenyReason::NoSvid,
         }
@@ -114,9 +127,17 @@ impl IdentityError {
     pub fn attestation(&self) -> Option<&Arc<Attestation>> {
         match self {
             Self::Attest(_) => None,
-            Self::NoEntry { attestation } | Self::NoSvid { attestation, .. } => Some(attestation),
+            Self::NoEntry { attestation }
+            | Self::Doubtful { attestation, .. }
+            | Self::NoSvid { attestation, .. } => Some(attestation),
         }
     }
+}
+
+/// The selectors of an entry that are in doubt.
+fn doubtful(rival: &RegistrationEntry, attestation: &Attestation) -> String {
+    let in_doubt = rival.selectors.iter().filter(|one| attestation.doubts.cover(one));
+    in_doubt.map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Identities {
@@ -132,6 +153,7 @@ impl Identities {
             timeout: settings.issue_timeout,
             clock: settings.clock,
             woken: Arc::new(Notify::new()),
+            asked: Arc::default(),
         };
         let (slots, ties, jwts) = (Mutex::default(), SeenTies::default(), JwtCache::default());
         let inner = Inner { attestor, registry, source, settings, jwts, slots, ties };
@@ -149,9 +171,7 @@ impl Identities {
     pub async fn of(&self, claim: &ProcessClaim) -> Result<WorkloadIdentity, IdentityError> {
         let attestation = self.inner.attestor.attest(claim).await?;
         loop {
-            let Some((entry, slot)) = self.inner.slot_of(&attestation) else {
-                return Err(IdentityError::NoEntry { attestation });
-            };
+            let (entry, slot) = self.inner.slot_of(&attestation)?;
             match slot.obtain(&self.inner.source).await {
                 Ok(svid) => {
                     return Ok(WorkloadIdentity { entry, attestation, svid });
@@ -163,6 +183,19 @@ impl Identities {
                 }
             }
         }
+    }
+
+    /// Whether the entries in force now give the process this identity still.
+    pub fn still_names(&self, identity: &WorkloadIdentity) -> bool {
+        let registry = Arc::clone(&self.inner.registry.borrow());
+        let found = registry.find(&identity.attestation.selectors).entry;
+        found.is_some_and(|entry| SlotKey::from(&*entry) == SlotKey::from(&*identity.entry))
+    }
+
+    /// Brings SVIDs in line with the entries: those of entries that are gone are withdrawn. Done by
+    /// itself soon after a change of entries, and at once by this.
+    pub fn reconcile(&self) {
+        self.inner.reconcile();
     }
 
     /// Whom to trust.
@@ -181,6 +214,12 @@ impl Identities {
         self.inner.ties.among(&registry)
     }
 
+    /// How often the issuer has been asked for an SVID: with success, and in vain.
+    pub fn asked(&self) -> (u64, u64) {
+        let asked = &self.inner.source.asked;
+        (asked.issued.load(Ordering::Relaxed), asked.failed.load(Ordering::Relaxed))
+    }
+
     /// Every SVID, in the order of the entries' ids.
     pub fn svids(&self) -> Vec<SvidStatus> {
         let mut svids: Vec<_> = self.inner.all_slots().iter().map(|slot| slot.status()).collect();
@@ -189,33 +228,55 @@ impl Identities {
     }
 }
 
+/// An entry, and the place of its SVID.
+type Filed = (Arc<RegistrationEntry>, Arc<Slot>);
+
+/// Whether nothing that is in doubt could make the process another entry's.
+fn certain(
+    registry: &Registry,
+    attestation: &Arc<Attestation>,
+    found: Option<&RegistrationEntry>,
+) -> Result<(), IdentityError> {
+    match registry.rival(&attestation.selectors, attestation.doubts, found) {
+        Some(rival) => Err(IdentityError::Doubtful { attestation: Arc::clone(attestation), rival }),
+        None => Ok(()),
+    }
+}
+
 impl Inner {
     /// The entry of a process and the place of its SVID. The registry is read while the slots are
     /// locked: a slot is thus never made for an entry that [`Inner::reconcile`] has just retired.
-    fn slot_of(&self, attestation: &Attestation) -> Option<(Arc<RegistrationEntry>, Arc<Slot>)> {
+    pub(super) fn slot_of(&self, attestation: &Arc<Attestation>) -> Result<Filed, IdentityError> {
         let mut slots = self.slots();
         let registry = Arc::clone(&self.registry.borrow());
         let found = registry.find(&attestation.selectors);
-        let entry = found.entry?;
+        certain(&registry, attestation, found.entry.as_deref())?;
+        let Some(entry) = found.entry else {
+            return Err(IdentityError::NoEntry { attestation: Arc::clone(attestation) });
+        };
         self.ties.note(&entry, &found.tied);
         let slot = self.slot(&mut slots, &entry);
-        Some((entry, slot))
+        Ok((entry, slot))
     }
 
-    /// Every entry of a process and the place of its SVID, in the order of
+    /// Every entry of a process and the place of its SVID, at least one, in the order of
     /// [`Registry::find_all`]; as [`Inner::slot_of`].
     pub(super) fn slots_of(
         &self,
-        attestation: &Attestation,
-    ) -> Vec<(Arc<RegistrationEntry>, Arc<Slot>)> {
+        attestation: &Arc<Attestation>,
+    ) -> Result<Vec<Filed>, IdentityError> {
         let mut slots = self.slots();
         let registry = Arc::clone(&self.registry.borrow());
         let entries = registry.find_all(&attestation.selectors);
+        certain(&registry, attestation, entries.first().map(AsRef::as_ref))?;
+        if entries.is_empty() {
+            return Err(IdentityError::NoEntry { attestation: Arc::clone(attestation) });
+        }
         let place = |entry: Arc<RegistrationEntry>| {
             let slot = self.slot(&mut slots, &entry);
             (entry, slot)
         };
-        entries.into_iter().map(place).collect()
+        Ok(entries.into_iter().map(place).collect())
     }
 
     fn slot(

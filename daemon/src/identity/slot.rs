@@ -1,6 +1,7 @@
 //! The SVID of one registration entry: issued once however many ask, renewed in place, dropped
 //! when it expires or its entry goes. Those who hold it watch it; a closed watch means: no longer.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,14 @@ pub(super) struct Source {
     pub(super) clock: fn() -> SystemTime,
     /// Told after each answer of the issuer, so that the next renewal can be planned.
     pub(super) woken: Arc<Notify>,
+    pub(super) asked: Arc<Asked>,
+}
+
+/// How often the issuer was asked, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) issued: AtomicU64,
+    pub(super) failed: AtomicU64,
 }
 
 /// What makes two entries the same to those who hold its SVID. Selectors belong to it: a process
@@ -246,8 +255,14 @@ impl Slot {
         let issued = issued.unwrap_or(Err(IssueError::TimedOut(source.timeout)));
         let now = (source.clock)();
         match issued.and_then(|svid| self.check(svid, now)) {
-            Ok(svid) => self.publish(svid, now),
-            Err(error) => Err(self.note_failure(error, now)),
+            Ok(svid) => {
+                source.asked.issued.fetch_add(1, Ordering::Relaxed);
+                self.publish(svid, now)
+            }
+            Err(error) => {
+                source.asked.failed.fetch_add(1, Ordering::Relaxed);
+                Err(self.note_failure(error, now))
+            }
         }
     }
 

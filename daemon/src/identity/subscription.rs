@@ -51,10 +51,7 @@ impl Identities {
         &self,
         attestation: &Arc<Attestation>,
     ) -> Result<Vec<WorkloadIdentity>, IdentityError> {
-        let slots = self.inner.slots_of(attestation);
-        if slots.is_empty() {
-            return Err(IdentityError::NoEntry { attestation: Arc::clone(attestation) });
-        }
+        let slots = self.inner.slots_of(attestation)?;
         let mut found = Vec::with_capacity(slots.len());
         for (entry, slot) in slots {
             let attestation = Arc::clone(attestation);

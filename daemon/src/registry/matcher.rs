@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{RegistrationEntry, RegistryError};
-use crate::workload::{Selector, Selectors};
+use crate::workload::{Doubts, Selector, Selectors};
 
 /// How many near misses are told.
 const NEAR_MISSES: usize = 5;
@@ -19,7 +19,6 @@ pub struct Registry {
     /// In the order of their ids.
     entries: Vec<Arc<RegistrationEntry>>,
     by_rarest: HashMap<Selector, Vec<Arc<RegistrationEntry>>>,
-    names_digests: bool,
 }
 
 /// What fits a process.
@@ -80,9 +79,7 @@ impl Registry {
                 by_rarest.entry(rarest.clone()).or_default().push(Arc::clone(entry));
             }
         }
-        let is_digest = |it: &Selector| it.kind() == "unix" && it.value().starts_with("sha256:");
-        let names_digests = entries.iter().flat_map(|entry| &entry.selectors).any(is_digest);
-        Self { entries, by_rarest, names_digests }
+        Self { entries, by_rarest }
     }
 
     /// The entry for a process with these selectors.
@@ -102,10 +99,27 @@ impl Registry {
         Lookup { entry: best.next(), tied: best.collect() }
     }
 
-    /// Whether any entry asks for a digest: then a process whose digest is not known cannot be said
-    /// to be of any entry, since one that matches better may ask for it.
-    pub fn names_digests(&self) -> bool {
-        self.names_digests
+    /// An entry that [`Registry::find`] would have given instead of `found`, if what is in doubt
+    /// about the process holds of it. Then nobody can say whose it is. Looks at every entry, if
+    /// anything is in doubt.
+    pub fn rival(
+        &self,
+        selectors: &Selectors,
+        doubts: Doubts,
+        found: Option<&RegistrationEntry>,
+    ) -> Option<Arc<RegistrationEntry>> {
+        if !doubts.any() {
+            return None;
+        }
+        let rank = |entry: &RegistrationEntry| (entry.selectors.len(), Reverse(entry.id.clone()));
+        let found = found.map(rank);
+        let may_fit = |entry: &RegistrationEntry| {
+            entry.selectors.iter().all(|one| selectors.contains(one) || doubts.cover(one))
+        };
+        self.entries
+            .iter()
+            .find(|entry| may_fit(entry) && Some(rank(entry)) > found)
+            .map(Arc::clone)
     }
 
     /// Every entry that fits a process with these selectors, the one of [`Registry::find`] first:

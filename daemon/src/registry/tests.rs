@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::spiffe::parse_id;
-use crate::workload::{Selector, Selectors};
+use crate::workload::{Doubts, Selector, Selectors};
 
 fn selectors(numbers: &[u8]) -> Selectors {
     numbers.iter().map(|number| Selector::new("unix", format!("uid:{number}"))).collect()
@@ -142,4 +142,43 @@ fn a_lookup_looks_only_at_entries_filed_under_its_selectors() {
     assert!(registry.longest_bucket() <= 1);
     let process = Selectors::from([shared, Selector::new("unix", "path:/bin/77")]);
     assert_eq!(ids(&registry.find(&process)), ["e77"]);
+}
+
+#[test]
+fn what_is_in_doubt_names_nobody_else() {
+    let all =
+        |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Selectors>();
+    let make = |id: &str, texts: &[&str]| {
+        RegistrationEntry::new(
+            id,
+            parse_id(&format!("spiffe://td/{id}")).unwrap(),
+            all(texts),
+            "test",
+        )
+    };
+    let registry = Registry::new(vec![
+        make("any", &["unix:uid:7"]),
+        make("named", &["unix:uid:7", "unix:user:alice"]),
+        make("grouped", &["unix:uid:8", "unix:supplementary_group:staff"]),
+        make("digested", &["unix:uid:7", "unix:path:/bin/a", "unix:sha256:00"]),
+    ])
+    .unwrap();
+    let rival = |texts: &[&str], doubts: Doubts| {
+        let process = all(texts);
+        let found = registry.find(&process).entry;
+        registry.rival(&process, doubts, found.as_deref()).map(|entry| entry.id.clone())
+    };
+    let (user, groups) =
+        (Doubts { user: true, ..Doubts::default() }, Doubts { groups: true, ..Doubts::default() });
+    let digest = Doubts { digest: true, ..Doubts::default() };
+    assert_eq!(rival(&["unix:uid:7"], Doubts::default()), None);
+    assert_eq!(rival(&["unix:uid:7"], user).as_deref(), Some("named"));
+    assert_eq!(rival(&["unix:uid:7"], groups), None, "no entry of this user asks for a group");
+    assert_eq!(rival(&["unix:uid:8"], groups).as_deref(), Some("grouped"), "or it has none at all");
+    assert_eq!(rival(&["unix:uid:9"], user), None);
+    assert_eq!(rival(&["unix:uid:7"], digest), None, "the path is known, and another");
+    assert_eq!(rival(&["unix:uid:7", "unix:path:/bin/a"], digest).as_deref(), Some("digested"));
+    // It has the best entry already: what else may hold changes nothing.
+    let best = ["unix:uid:7", "unix:path:/bin/a", "unix:sha256:00"];
+    assert_eq!(rival(&best, user), None);
 }

@@ -2,6 +2,7 @@
 
 mod addr;
 mod claim;
+mod doubts;
 mod flow;
 mod ports;
 mod scope;
@@ -9,6 +10,7 @@ mod selector;
 
 pub use addr::{ClientAddr, ListenAddr, OriginalDst};
 pub use claim::{CgroupId, ClaimSource, FileId, NetnsCookie, ProcessClaim, ProcessKey};
+pub use doubts::Doubts;
 pub use flow::{Flow, Listener, ListenerLookup};
 pub use ports::{PortSet, PortSetError};
 pub use scope::{FailMode, Mode, OtherTransports, Scope, ScopeId, ScopeLimits};

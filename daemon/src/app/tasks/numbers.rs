@@ -48,6 +48,8 @@ impl Numbers {
                 self.lost.tell(total, &self.audit);
             }
         }
+        let (issued, failed) = self.identities.asked();
+        self.metrics.asked_issuer(issued, failed);
         let svids = self.identities.svids();
         let held: Vec<_> = svids.iter().filter_map(|status| status.svid.as_ref()).collect();
         self.metrics.svids(held.len(), held.iter().map(|svid| svid.not_after).min());

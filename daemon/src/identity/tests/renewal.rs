@@ -1,11 +1,14 @@
 //! How SVIDs come, are renewed, survive an issuer that fails, and go.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::stage::{HOUR, Stage, claim, clock, entry};
+use crate::attest::Attestation;
 use crate::identity::{IdentityError, IssueError};
 use crate::policy::DenyReason;
+use crate::workload::Doubts;
 
 fn web() -> Vec<crate::registry::RegistrationEntry> {
     vec![entry("web", &["unix:uid:4711"])]
@@ -35,7 +38,7 @@ async fn fetches_ahead_and_renews_at_half_life_in_place() {
     tokio::time::sleep(HOUR * 12 / 100).await;
     assert!(svid.has_changed().unwrap(), "by 55 % of its life");
     assert_ne!(svid.borrow_and_update().serial, first);
-    assert_eq!(stage.calls(), 2);
+    assert_eq!((stage.calls(), stage.identities.asked()), (2, (2, 0)));
     tokio::time::sleep(HOUR * 24).await;
     assert!(svid.borrow().is_valid_at(clock()));
     assert_eq!(stage.tasks.drain(Duration::from_secs(5)).await, 0);
@@ -149,4 +152,20 @@ async fn explains_what_was_missing_and_issues_nothing() {
     assert!(why.attestation.is_ok() && why.entry.is_none());
     assert_eq!(why.near_misses[0].missing.to_string(), "unix:path:/bin/x");
     assert_eq!(stage.calls(), 0);
+}
+
+/// A name that nobody told in time: the entry that asks for it would have been the process's, or not.
+#[tokio::test(start_paused = true)]
+async fn in_doubt_a_process_is_nobody() {
+    let named = entry("named", &["unix:uid:4711", "unix:user:alice"]);
+    let stage = Stage::new(vec![web().remove(0), named]);
+    let inner = &stage.identities.inner;
+    let sure = inner.attestor.attest(&claim()).await.unwrap();
+    assert_eq!(inner.slot_of(&sure).unwrap().0.id, "web");
+    let doubts = Doubts { user: true, ..Doubts::default() };
+    let doubtful = Arc::new(Attestation { doubts, ..sure.as_ref().clone() });
+    let error = inner.slot_of(&doubtful).unwrap_err();
+    assert_eq!(error.reason(), DenyReason::AttestFailed);
+    assert!(error.to_string().contains("`named`") && error.to_string().contains("unix:user:alice"));
+    assert!(matches!(inner.slots_of(&doubtful), Err(IdentityError::Doubtful { .. })));
 }
