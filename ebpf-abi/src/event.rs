@@ -10,6 +10,8 @@ pub mod kind {
     pub const OBSERVED: u32 = 2;
     /// An observed connection is about to be opened: its process can be looked at while it lives.
     pub const OPENING: u32 = 3;
+    /// An observed connection is established.
+    pub const ESTABLISHED: u32 = 4;
 }
 
 /// A record of the `EVENTS` ring buffer.

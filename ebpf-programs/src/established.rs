@@ -231,6 +231,7 @@ fn accepted_elsewhere(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) 
         socket.flags = flags::OBSERVED | flags::INBOUND | flags::ESTABLISHED;
         socket.opened_ns = acting::now_ns();
         watch(ops);
+        report::established(socket, &Pair::of(ops).ends());
     }
 }
 
@@ -285,13 +286,17 @@ fn changed(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
         let args = ptr::addr_of!((*ops).__bindgen_anon_1.args).cast::<u32>();
         (ptr::read_volatile(args), ptr::read_volatile(args.add(1)))
     };
+    let pair = Pair::of(ops);
     if to == BPF_TCP_ESTABLISHED {
         socket.flags |= flags::ESTABLISHED;
+        // Of an accepted one it has been said, before this callback.
+        if socket.flags & (flags::OBSERVED | flags::INBOUND) == flags::OBSERVED {
+            report::established(socket, &pair.ends());
+        }
     }
     if to != BPF_TCP_CLOSE {
         return;
     }
-    let pair = Pair::of(ops);
     if socket.flags & flags::LISTENING != 0 && from == BPF_TCP_LISTEN {
         listeners::leave(&listen_key(&pair, config.netns));
         socket.flags &= !flags::LISTENING;

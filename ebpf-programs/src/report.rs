@@ -43,22 +43,25 @@ pub fn denied_packet(
 /// Tells the daemon who is about to open an observed connection.
 #[inline(always)]
 pub fn opening(socket: &Socket, ends: &Ends) {
-    submit(Some(&socket.owner), ends, |event| {
-        event.kind = kind::OPENING;
-        event.reason = 0;
-        event.scope = socket.scope;
-        event.flags = socket.flags;
-        event.opened_ns = socket.opened_ns;
-        event.bytes_sent = 0;
-        event.bytes_received = 0;
-    });
+    watched(kind::OPENING, socket, ends, 0, 0);
+}
+
+/// Tells the daemon that an observed connection is established.
+#[inline(always)]
+pub fn established(socket: &Socket, ends: &Ends) {
+    watched(kind::ESTABLISHED, socket, ends, 0, 0);
 }
 
 /// Tells the daemon that an observed connection has closed.
 #[inline(always)]
 pub fn observed(socket: &Socket, ends: &Ends, bytes_sent: u64, bytes_received: u64) {
+    watched(kind::OBSERVED, socket, ends, bytes_sent, bytes_received);
+}
+
+#[inline(always)]
+fn watched(kind: u32, socket: &Socket, ends: &Ends, bytes_sent: u64, bytes_received: u64) {
     submit(Some(&socket.owner), ends, |event| {
-        event.kind = kind::OBSERVED;
+        event.kind = kind;
         event.reason = 0;
         event.scope = socket.scope;
         event.flags = socket.flags;

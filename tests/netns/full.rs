@@ -108,11 +108,20 @@ fn events() -> Result<()> {
             s.close()\n\
         print('refused=%d' % refused)\n";
     Lab::check(&Rules::client_calls_server(), |lab| {
+        let open = lab.b.pod(Group::Observe, uid::SERVER);
+        let _served = open.serve(probe()?, &["serve", "echo", "0.0.0.0:7070"], 7070)?;
+        let address = format!("{}:7070", lab.b.ip);
+        let held = ["talk", &address, "--hold", "600000"];
+        let mut held = lab.a.pod(Group::Observe, uid::CLIENT).spawn(probe()?, &held)?;
+        let listed = || lab.a.ask(&["connections"]).ok().filter(|said| said.contains(&address));
+        eventually("the held connection in the list", listed)?;
         lab.a.pause()?;
         // Longer than it counts as alive.
         sleep(Duration::from_secs(6));
         let stranger = lab.a.pod(Group::Strict, uid::STRANGER);
         ensure!(stranger.must(PYTHON, &["-c", script])?.contains("refused=9000"));
+        // The ring is full: nobody is told that this one ends.
+        held.kill();
         lab.a.resume()?;
         let daemon = |reason: &'static str| {
             let of = move |it: &harness::Record| it.field("reason") == reason;
@@ -124,6 +133,11 @@ fn events() -> Result<()> {
         ensure!(lost.split(' ').next().and_then(|n| n.parse::<u32>().ok()) > Some(1000), "{lost}");
         let more = daemon("denials_summed_up")?.field("detail");
         ensure!(more.contains("daemon_absent"), "{more}");
+        let unseen = |it: &harness::Record| it.field("peer.address") == address;
+        let unseen = lab.a.audit().expect("outbound", unseen)?;
+        ensure!(unseen.field("outcome") == "interrupted", "{}", unseen.json());
+        ensure!(unseen.field("detail").contains("events of the programs were lost"));
+        ensure!(!lab.a.ask(&["connections"])?.contains(&address), "it is still listed");
         let each = lab.a.audit().closed("outbound");
         let each = each.iter().filter(|it| it.field("reason") == "daemon_absent").count();
         ensure!((1..=200).contains(&each), "{each} records of one cause");

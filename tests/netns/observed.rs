@@ -2,7 +2,8 @@
 //! the wire as they are, and both ends are recorded to the byte.
 
 use anyhow::{Result, ensure};
-use harness::{Group, Lab, Record, Rules, probe, uid};
+use harness::{Group, Lab, Node, Record, Rules, Server, eventually, probe, uid};
+use serde_json::Value;
 
 const MARKER: &str = "c0ffee-open-to-all";
 const TIMES: &str = "1000";
@@ -58,4 +59,78 @@ fn an_observed_scope_is_untouched_and_recorded() -> Result<()> {
 #[test]
 fn programs_in_no_scope_are_untouched_and_recorded() -> Result<()> {
     stays_untouched(Group::Outside)
+}
+
+/// A client of node a that holds its connection open to a server of node b, both observed.
+fn held(lab: &Lab) -> Result<(Server, Server, String)> {
+    let server = lab.b.pod(Group::Observe, uid::SERVER);
+    let echo = server.serve(probe()?, &["serve", "echo", "0.0.0.0:7000"], 7000)?;
+    let address = format!("{}:7000", lab.b.ip);
+    let words = ["talk", &address, "--text", MARKER, "--hold", "600000"];
+    let client = lab.a.pod(Group::Observe, uid::CLIENT).spawn(probe()?, &words)?;
+    Ok((echo, client, address))
+}
+
+/// The one connection of a node in its own list.
+fn listed(node: &Node) -> Option<Value> {
+    let said = node.ask(&["connections", "--output", "json"]).ok()?;
+    let listed: Vec<Value> = serde_json::from_str(&said).ok()?;
+    match <[Value; 1]>::try_from(listed) {
+        Ok([one]) => Some(one),
+        Err(_) => None,
+    }
+}
+
+#[test]
+fn one_that_lives_long_is_listed_and_announced() -> Result<()> {
+    let rules = Rules::client_calls_server().audit("open_after = \"1s\"");
+    Lab::check(&rules, |lab| {
+        let (_echo, mut client, address) = held(lab)?;
+        let sides = [(&lab.a, "outbound", "peer"), (&lab.b, "inbound", "local")];
+        let mut ids = Vec::new();
+        for (node, direction, side) in sides {
+            let one = eventually("it in the list", || listed(node))?;
+            ensure!(one["protection"] == "untouched" && one["direction"] == direction, "{one}");
+            ensure!(one[side]["address"] == *address, "{one}");
+            ensure!(
+                one["process"]["exe"].as_str().is_some_and(|it| it.ends_with("/probe")),
+                "{one}"
+            );
+            ensure!(one.get("bytes_sent").is_none(), "the kernel has not told them yet: {one}");
+            let opening =
+                || node.audit().records().into_iter().find(|it| it.field("event") == "open");
+            let opening = eventually("its opening record", opening)?;
+            ensure!(one["id"] == *opening.field("id"), "{one}\n{}", opening.json());
+            ids.push(opening.field("id"));
+        }
+        client.kill();
+        for ((node, direction, _), id) in sides.into_iter().zip(ids) {
+            let closing = node.audit().expect(direction, |it| it.field("id") == id)?;
+            ensure!(closing.field("outcome") == "completed", "{}", closing.json());
+            ensure!(closing.field("bytes_sent") == MARKER.len().to_string(), "{}", closing.json());
+            ensure!(listed(node).is_none(), "it is listed for ever");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn one_that_outlives_the_daemon_goes_on_and_its_record_says_so() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let (echo, mut client, address) = held(lab)?;
+        eventually("it in the list", || listed(&lab.a))?;
+        lab.a.stop();
+        let to_it = |it: &Record| it.field("peer.address") == address;
+        let unseen = lab.a.audit().expect("outbound", to_it)?;
+        ensure!(unseen.field("outcome") == "interrupted", "{}", unseen.json());
+        ensure!(unseen.field("detail").contains("goes on without it"), "{}", unseen.json());
+        ensure!(unseen.field("bytes_sent").is_empty(), "{}", unseen.json());
+        lab.a.start()?;
+        ensure!(!echo.said().contains("end="), "{}", echo.said());
+        client.kill();
+        let done = |it: &Record| to_it(it) && it.field("outcome") == "completed";
+        let done = lab.a.audit().expect("outbound", done)?;
+        ensure!(done.field("bytes_sent") == MARKER.len().to_string(), "{}", done.json());
+        Ok(())
+    })
 }

@@ -117,7 +117,7 @@ async fn serve(
     };
     let reloader = Reloader::new(path.clone(), config.clone()).only_if(possible);
     let (reload, hang_up) = (reloader.handle(), reloader.handle());
-    let mut started = capture(&config, &base, kernel, &cgroups, &reload)?;
+    let mut started = capture(&config, &base, kernel, (&cgroups, own_netns), &reload)?;
     started.last.spawn("audit writer", writer.run(started.last.stop()));
     adopt(&mut started, &base, &cgroups, own_netns).await;
     programs.met();
@@ -169,7 +169,7 @@ fn capture(
     config: &Config,
     base: &Base,
     kernel: Arc<Kernel>,
-    cgroups: &Cgroups,
+    (cgroups, netns): (&Cgroups, NetnsCookie),
     reload: &ReloadHandle,
 ) -> Result<Started, StartError> {
     let (mut tasks, mut last) = (Tasks::new(), Tasks::new());
@@ -213,6 +213,8 @@ fn capture(
         audit: base.audit.clone(),
         identities: identities.clone(),
         kernel: Arc::clone(&kernel),
+        counters: Arc::clone(&counters),
+        netns,
         observe: config.audit.observe,
     };
     last.spawn("kernel events", events::record(events, recorder, last.stop()));

@@ -66,11 +66,12 @@ pub struct RecordBuilder {
     audit: Audit,
     connection: Arc<Connection>,
     outcome: Outcome,
+    is_left: bool,
 }
 
 impl RecordBuilder {
     pub(super) fn new(audit: Audit, connection: Arc<Connection>) -> Self {
-        Self { audit, connection, outcome: Outcome::Interrupted }
+        Self { audit, connection, outcome: Outcome::Interrupted, is_left: false }
     }
 
     /// Names the connection on this node, in records and listings.
@@ -232,6 +233,12 @@ impl RecordBuilder {
         self.audit.closed_into(room, &self.connection, outcome, ended);
     }
 
+    /// Leaves the connection open: as the daemon stops, the writer closes its record as interrupted,
+    /// after everything else.
+    pub fn leave_open(mut self) {
+        self.is_left = true;
+    }
+
     fn set(&self, change: impl FnOnce(&mut Record)) {
         self.connection.change(change);
     }
@@ -239,6 +246,9 @@ impl RecordBuilder {
 
 impl Drop for RecordBuilder {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         self.audit.closed(&self.connection, self.outcome, Instant::now());
     }
 }

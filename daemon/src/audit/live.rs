@@ -9,7 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::record::{Event, Label, Record};
-use super::{Direction, Outcome, time};
+use super::{Direction, Outcome, Protection, time};
+
+/// Said of an observed connection whose end is not waited for.
+const UNSEEN: &str = "the daemon stopped; the connection goes on without it";
 
 /// Bytes of one connection, as the local application sent and received them.
 #[derive(Debug, Default)]
@@ -76,24 +79,31 @@ impl Connection {
     /// The record as it is now, for an opening record or a listing; none if it has been closed.
     pub(super) fn snapshot(&self, now: Instant) -> Option<Record> {
         let mut record = lock(&self.record).as_deref()?.clone();
-        self.measure(&mut record, now);
+        let is_counted = !is_untouched(&record);
+        self.measure(&mut record, now, is_counted);
         Some(record)
     }
 
     /// Takes the closing record; none if it has been taken.
     pub(super) fn finish(&self, outcome: Outcome, ended: Instant) -> Option<Box<Record>> {
         let mut record = lock(&self.record).take()?;
-        self.measure(&mut record, ended);
+        let is_unseen = is_untouched(&record) && outcome == Outcome::Interrupted;
+        if is_unseen && record.detail.is_none() {
+            record.detail = Some(UNSEEN.to_owned());
+        }
+        self.measure(&mut record, ended, !is_unseen);
         record.event = Event::Close;
         record.outcome = Some(Label::Borrowed(outcome.as_str()));
         record.reason = outcome.reason().map(Label::Borrowed);
         Some(record)
     }
 
-    fn measure(&self, record: &mut Record, at: Instant) {
-        let (sent, received) = self.bytes.read();
-        record.bytes_sent = Some(sent);
-        record.bytes_received = Some(received);
+    fn measure(&self, record: &mut Record, at: Instant, is_counted: bool) {
+        if is_counted {
+            let (sent, received) = self.bytes.read();
+            record.bytes_sent = Some(sent);
+            record.bytes_received = Some(received);
+        }
         if record.duration.is_none() {
             let lived = at.saturating_duration_since(self.started);
             record.duration = Some(time::milliseconds(lived));
@@ -179,6 +189,11 @@ impl Live {
     pub(super) fn all(&self) -> Vec<Arc<Connection>> {
         lock(&self.table).open.values().cloned().collect()
     }
+}
+
+/// Whether the kernel counts its bytes, and tells them when it ends.
+fn is_untouched(record: &Record) -> bool {
+    record.protection.as_deref() == Some(Protection::Untouched.as_str())
 }
 
 /// A panic while a lock is held leaves at worst a half-told record: it is still worth writing.

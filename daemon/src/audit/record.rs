@@ -91,7 +91,8 @@ pub struct Record {
     /// The TLS connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Bytes that the local application sent.
+    /// Bytes that the local application sent. Of an observed connection they are known at its end,
+    /// so there are none in its opening record, nor if its end was not seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_sent: Option<u64>,
     /// Bytes that the local application received.

@@ -1,4 +1,4 @@
-//! What the programs tell: denials and closed observed connections unasked, counters when asked.
+//! What the programs tell: denials and observed connections unasked, counters when asked.
 #![expect(unsafe_code, reason = "reads a ring record as the type that the programs wrote")]
 
 use std::net::SocketAddr;
@@ -62,7 +62,7 @@ pub struct Denied {
     pub at_ns: u64,
 }
 
-/// An observed connection has closed.
+/// An observed connection, established or closed.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// Who opened or accepted it.
@@ -79,11 +79,11 @@ pub struct Observed {
     pub established: bool,
     /// When it began, nanoseconds since boot.
     pub opened_ns: u64,
-    /// When it closed, nanoseconds since boot.
-    pub closed_ns: u64,
-    /// Bytes that the peer acknowledged.
+    /// When this was told, nanoseconds since boot.
+    pub at_ns: u64,
+    /// Bytes that the peer acknowledged, known at the close.
     pub bytes_sent: u64,
-    /// Bytes received.
+    /// Bytes received, known at the close.
     pub bytes_received: u64,
 }
 
@@ -92,8 +92,10 @@ pub struct Observed {
 pub enum KernelEvent {
     /// A denial.
     Denied(Denied),
-    /// An observed connection.
-    Observed(Observed),
+    /// An observed connection is established.
+    Established(Observed),
+    /// An observed connection has closed, or was never established.
+    Closed(Observed),
     /// Who is about to open one.
     Opening(ProcessClaim),
 }
@@ -164,19 +166,24 @@ fn translate(event: &Event) -> Option<KernelEvent> {
             }))
         }
         kind::OPENING => Some(KernelEvent::Opening(claim)),
-        kind::OBSERVED => Some(KernelEvent::Observed(Observed {
-            claim,
-            scope,
-            local,
-            remote,
-            outbound: event.flags & flags::INBOUND == 0,
-            established: event.flags & flags::ESTABLISHED != 0,
-            opened_ns: event.opened_ns,
-            closed_ns: event.time_ns,
-            bytes_sent: event.bytes_sent,
-            bytes_received: event.bytes_received,
-        })),
+        kind::ESTABLISHED => Some(KernelEvent::Established(observed(event, claim))),
+        kind::OBSERVED => Some(KernelEvent::Closed(observed(event, claim))),
         _ => None,
+    }
+}
+
+fn observed(event: &Event, claim: ProcessClaim) -> Observed {
+    Observed {
+        claim,
+        scope: ScopeId(event.scope),
+        local: convert::from_addr(event.local, event.local_port),
+        remote: convert::from_addr(event.remote, event.remote_port),
+        outbound: event.flags & flags::INBOUND == 0,
+        established: event.flags & flags::ESTABLISHED != 0,
+        opened_ns: event.opened_ns,
+        at_ns: event.time_ns,
+        bytes_sent: event.bytes_sent,
+        bytes_received: event.bytes_received,
     }
 }
 
@@ -215,15 +222,17 @@ impl KernelCounters {
         kernel.take_map("COUNTERS").map(Self)
     }
 
+    /// Events that found no room in the ring, since the programs were first loaded.
+    pub fn events_lost(&self) -> u64 {
+        self.sum(Counter::EventsLost)
+    }
+
     /// Every counter by its label.
     pub fn read(&self) -> Vec<(&'static str, u64)> {
-        Counter::ALL
-            .iter()
-            .map(|(counter, label)| {
-                let index = counter.index();
-                let sum = self.0.get(&index, 0).map_or(0, |values| values.iter().sum());
-                (*label, sum)
-            })
-            .collect()
+        Counter::ALL.iter().map(|(counter, label)| (*label, self.sum(*counter))).collect()
+    }
+
+    fn sum(&self, counter: Counter) -> u64 {
+        self.0.get(&counter.index(), 0).map_or(0, |values| values.iter().sum())
     }
 }

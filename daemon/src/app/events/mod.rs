@@ -2,6 +2,7 @@
 //! observed, and how much of that was lost on its way.
 
 mod lost;
+mod observed;
 mod recorder;
 
 pub(super) use lost::LostEvents;

@@ -1,31 +1,29 @@
-//! What the programs tell unasked, written down: denials that no daemon had a part in, and
-//! connections that were only observed.
+//! Reads what the programs tell unasked, and writes down denials that no daemon had a part in.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::attest::Attestation;
-use crate::audit::{Audit, Causer, Direction, Outcome, PeerFailure, Protection, RecordBuilder};
-use crate::bpf::{Cause, Denied, EventStream, Kernel, KernelEvent, Observed};
+use crate::audit::{Audit, Causer, Direction, Outcome, RecordBuilder};
+use crate::bpf::{Cause, Denied, EventStream, Kernel, KernelCounters, KernelEvent};
 use crate::identity::Identities;
 use crate::policy::DenyReason;
 use crate::shutdown::Stop;
 use crate::sys::diag;
-use crate::workload::{FileId, ProcessClaim, ProcessKey};
+use crate::workload::{NetnsCookie, ProcessClaim};
 
-use std::sync::Arc;
+use super::observed::OpenObserved;
 
 /// A refused connection sends its packets again; within this time it is one denial.
 const SAME: Duration = Duration::from_secs(10);
 /// How many denials are remembered for that. Beyond it, the oldest are forgotten and may repeat.
 const REMEMBERED: usize = 4096;
-/// How many processes are looked at early at one time.
-const EARLY_LOOKS: usize = 16;
+/// How often it is asked whether events were lost.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Everything that an event needs to become a record.
 #[derive(Debug)]
@@ -33,6 +31,8 @@ pub(in crate::app) struct Recorder {
     pub(in crate::app) audit: Audit,
     pub(in crate::app) identities: Identities,
     pub(in crate::app) kernel: Arc<Kernel>,
+    pub(in crate::app) counters: Arc<KernelCounters>,
+    pub(in crate::app) netns: NetnsCookie,
     pub(in crate::app) observe: bool,
 }
 
@@ -41,11 +41,21 @@ type Same = (Cause, u32, IpAddr, u16, SocketAddr);
 /// Writes events down until the daemon stops.
 pub(in crate::app) async fn record(mut events: EventStream, recorder: Recorder, mut stop: Stop) {
     let mut told = Told::default();
-    let mut early = EarlyLooks::default();
+    let mut open = OpenObserved::default();
+    let mut lost = recorder.counters.events_lost();
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             biased;
-            () = stop.draining() => return,
+            () = stop.draining() => return open.leave(),
+            _ = look.tick() => {
+                let now = recorder.counters.events_lost();
+                if std::mem::replace(&mut lost, now) != now || open.misses_some() {
+                    open.look(recorder.netns).await;
+                }
+                continue;
+            }
             event = events.next() => event,
         };
         match event {
@@ -57,16 +67,10 @@ pub(in crate::app) async fn record(mut events: EventStream, recorder: Recorder, 
                     }
                 }
             }
-            Ok(KernelEvent::Observed(observed)) if recorder.observe => {
-                if !recorder.sums_up_observed(&observed) {
-                    let seen = early.of(&observed.claim);
-                    recorder.observed(&observed, seen.as_deref()).await;
-                }
-            }
-            Ok(KernelEvent::Opening(claim)) if recorder.observe => {
-                early.look(&recorder.identities, claim);
-            }
-            Ok(KernelEvent::Observed(_) | KernelEvent::Opening(_)) => {}
+            Ok(_) if !recorder.observe => {}
+            Ok(KernelEvent::Opening(claim)) => open.opening(&recorder.identities, claim),
+            Ok(KernelEvent::Established(observed)) => open.established(&recorder, &observed).await,
+            Ok(KernelEvent::Closed(observed)) => open.closed(&recorder, &observed).await,
             Err(error) => {
                 tracing::error!(%error, "the programs' events cannot be read; denials by them go unrecorded");
                 return;
@@ -122,12 +126,6 @@ impl Recorder {
         self.audit.sums_up_denial(reason(denied.cause), causer)
     }
 
-    fn sums_up_observed(&self, observed: &Observed) -> bool {
-        let uid = Some(observed.claim.uid);
-        let causer = Causer::of(direction(observed.outbound), uid, Some(observed.remote));
-        self.audit.sums_up_observed(causer)
-    }
-
     async fn denied(&self, denied: &Denied) {
         let direction = direction(denied.outbound);
         let record = self.audit.connection(direction);
@@ -144,28 +142,8 @@ impl Recorder {
         record.close(Outcome::Denied(reason(denied.cause))).await;
     }
 
-    /// `seen` is what an early look at the process found.
-    async fn observed(&self, observed: &Observed, seen: Option<&Attestation>) {
-        let direction = direction(observed.outbound);
-        let record = self.audit.connection(direction);
-        record.ended_at(observed.closed_ns);
-        record.addresses(Some(observed.local), Some(observed.remote));
-        record.scope(observed.scope, self.kernel.mode_of(observed.scope));
-        record.protection(Protection::Untouched);
-        let bytes = record.counters();
-        bytes.add_sent(observed.bytes_sent);
-        bytes.add_received(observed.bytes_received);
-        let lived = observed.closed_ns.saturating_sub(observed.opened_ns);
-        record.lived(Duration::from_nanos(lived));
-        self.describe(&record, &observed.claim).await;
-        if let Some(seen) = seen {
-            record.evidence(&seen.evidence);
-        }
-        record.close(outcome(observed)).await;
-    }
-
     /// Who it was, as far as that can be found out at little cost; and who it would have been.
-    async fn describe(&self, record: &RecordBuilder, claim: &ProcessClaim) {
+    pub(super) async fn describe(&self, record: &RecordBuilder, claim: &ProcessClaim) {
         record.claim(claim);
         let Ok((attestation, entry)) = self.identities.glance(claim).await else { return };
         record.evidence(&attestation.evidence);
@@ -175,16 +153,8 @@ impl Recorder {
     }
 }
 
-fn direction(outbound: bool) -> Direction {
+pub(super) fn direction(outbound: bool) -> Direction {
     if outbound { Direction::Outbound } else { Direction::Inbound }
-}
-
-fn outcome(observed: &Observed) -> Outcome {
-    if observed.established {
-        Outcome::Completed
-    } else {
-        Outcome::PeerFailed(PeerFailure::ConnectFailed)
-    }
 }
 
 fn reason(cause: Cause) -> DenyReason {
@@ -201,48 +171,4 @@ fn reason(cause: Cause) -> DenyReason {
         Cause::BoundDevice => DenyReason::BoundDevice,
         Cause::BorrowedCredentials => DenyReason::BorrowedCredentials,
     }
-}
-
-/// Attestations of processes that opened an observed connection, made while they lived: by the time
-/// the connection closes they may be gone. For records only; an identity is never derived from it.
-/// Best effort: when many come at once, some are not looked at.
-#[derive(Debug, Default)]
-struct EarlyLooks {
-    running: JoinSet<Option<(Opener, Arc<Attestation>)>>,
-    seen: HashMap<Opener, Arc<Attestation>>,
-}
-
-/// A process, and the program that it ran.
-type Opener = (ProcessKey, FileId, u64);
-
-impl EarlyLooks {
-    fn look(&mut self, identities: &Identities, claim: ProcessClaim) {
-        self.reap();
-        let opener = opener(&claim);
-        if self.running.len() < EARLY_LOOKS && !self.seen.contains_key(&opener) {
-            let identities = identities.clone();
-            self.running.spawn(async move {
-                let (attestation, _entry) = identities.glance(&claim).await.ok()?;
-                (!attestation.evidence.exited).then_some((opener, attestation))
-            });
-        }
-    }
-
-    fn of(&mut self, claim: &ProcessClaim) -> Option<Arc<Attestation>> {
-        self.reap();
-        self.seen.get(&opener(claim)).map(Arc::clone)
-    }
-
-    fn reap(&mut self) {
-        while let Some(done) = self.running.try_join_next() {
-            if self.seen.len() >= REMEMBERED {
-                self.seen.clear();
-            }
-            self.seen.extend(done.ok().flatten());
-        }
-    }
-}
-
-fn opener(claim: &ProcessClaim) -> Opener {
-    (claim.process, claim.exe, claim.exec_id)
 }
