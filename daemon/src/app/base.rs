@@ -15,8 +15,7 @@ use crate::metrics::Metrics;
 use crate::policy::DenyReason;
 use crate::proxy::ProxySettings;
 use crate::registry::Registry;
-use crate::shutdown::{Stop, Tasks};
-use crate::state::LiveEntries;
+use crate::shutdown::Tasks;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 
@@ -160,41 +159,6 @@ impl Base {
         tasks.spawn("control socket", self.socket.serve(daemon, changes, tasks.stop()));
         if let Some(health) = self.health {
             tasks.spawn("health", health.serve(self.metrics, self.readiness, tasks.stop()));
-        }
-    }
-}
-
-/// A part of the configuration as it changes.
-pub(super) fn follow<T: Send + Sync + 'static>(
-    tasks: &mut Tasks,
-    reload: &ReloadHandle,
-    part: fn(&Config) -> Arc<T>,
-) -> watch::Receiver<Arc<T>> {
-    let mut config = reload.config();
-    let (sender, receiver) = watch::channel(part(&config.borrow_and_update()));
-    let mut stop = tasks.stop();
-    tasks.spawn("a part of the configuration", async move {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.draining() => return,
-                changed = config.changed() => if changed.is_err() { return },
-            }
-            sender.send_replace(part(&config.borrow_and_update()));
-        }
-    });
-    receiver
-}
-
-/// Keeps what the configuration declares and what was added live one registry.
-pub(super) async fn follow_declared(entries: LiveEntries, reload: ReloadHandle, mut stop: Stop) {
-    let mut config = reload.config();
-    loop {
-        entries.declare(Arc::clone(&config.borrow_and_update().registry));
-        tokio::select! {
-            biased;
-            () = stop.draining() => return,
-            changed = config.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod events;
 mod explain;
 mod ground;
+mod in_force;
 mod listeners;
 mod run;
 mod scopes;

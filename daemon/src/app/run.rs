@@ -11,8 +11,6 @@ use tokio::sync::watch;
 
 use crate::bpf::{EventStream, Kernel, KernelCounters, KernelSettings};
 use crate::config::{Config, Installation, ReloadHandle, Reloader};
-use crate::identity::Identities;
-use crate::policy::Policy;
 use crate::proxy::{self, Proxy, ProxyParts};
 use crate::shutdown::{Stop, Tasks};
 use crate::state::LiveEntries;
@@ -27,8 +25,9 @@ use super::changes::Operations;
 use super::connections::PassingBy;
 use super::events::{self, LostEvents, Recorder};
 use super::ground::{self, Listeners};
+use super::in_force::InForce;
 use super::listeners::ListenerTable;
-use super::scopes::{self, ScopeTable};
+use super::scopes::ScopeTable;
 use super::snapshots::Daemon;
 use super::start_error::StartError;
 use super::tasks::{self, Loaded, Numbers, Reloads};
@@ -91,10 +90,7 @@ pub fn uninstall(at: &Installation) -> Result<bool, StartError> {
 /// What the stages of the start hand on.
 struct Started {
     kernel: Arc<Kernel>,
-    identities: Identities,
-    entries: LiveEntries,
-    policy: watch::Receiver<Arc<Policy>>,
-    table: ScopeTable,
+    in_force: InForce,
     counters: Arc<KernelCounters>,
     /// What ends when the daemon drains.
     tasks: Tasks,
@@ -111,18 +107,16 @@ async fn serve(
 ) -> Result<(), StartError> {
     let (mut base, writer) = Base::open(&config).await?;
     let programs = base.readiness.condition("programs attached");
-    let lacks = kernel.lacks().to_vec();
-    let possible = move |config: &Config| {
-        scopes::can_keep(&config.scopes, &lacks).map_err(|error| error.to_string())
-    };
-    let reloader = Reloader::new(path.clone(), config.clone()).only_if(possible);
+    let mut started = capture(&config, &base, kernel, (&cgroups, own_netns))?;
+    let in_force = started.in_force.clone();
+    let reloader = Reloader::new(path.clone(), config.clone())
+        .taken_up_by(move |config| in_force.take_up(config).map_err(|error| error.to_string()));
     let (reload, hang_up) = (reloader.handle(), reloader.handle());
-    let mut started = capture(&config, &base, kernel, (&cgroups, own_netns), &reload)?;
     started.last.spawn("audit writer", writer.run(started.last.stop()));
     adopt(&mut started, &base, &cgroups, own_netns).await;
     programs.met();
-    base.watch(&started.identities, &reload);
-    base.serve_workloads(&mut started.tasks, &config, &started.identities, &cgroups);
+    base.watch(&started.in_force.identities, &reload);
+    base.serve_workloads(&mut started.tasks, &config, &started.in_force.identities, &cgroups);
 
     let audit = base.audit.clone();
     let loaded = Loaded::new(clock::now());
@@ -141,19 +135,19 @@ async fn serve(
         kernel: started.kernel,
         counters: started.counters,
         audit: audit.clone(),
-        identities: started.identities,
-        entries: started.entries.clone(),
-        policy: started.policy,
+        identities: started.in_force.identities,
+        entries: started.in_force.entries.clone(),
+        policy: started.in_force.policy.subscribe(),
         reload,
         readiness: base.readiness.clone(),
-        table: started.table,
+        table: started.in_force.table,
         cgroups,
         netns: own_netns,
     });
     let stop = started.tasks.stop();
     started.tasks.spawn("configuration", reloader.run(stop.clone()));
     started.tasks.spawn("hang-up", reload_on_hangup(hang_up, stop));
-    let changes = Arc::new(Operations { audit: audit.clone(), entries: started.entries });
+    let changes = Arc::new(Operations { audit: audit.clone(), entries: started.in_force.entries });
     base.serve(&mut started.last, daemon, changes);
     tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
     until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;
@@ -170,19 +164,15 @@ fn capture(
     base: &Base,
     kernel: Arc<Kernel>,
     (cgroups, netns): (&Cgroups, NetnsCookie),
-    reload: &ReloadHandle,
 ) -> Result<Started, StartError> {
     let (mut tasks, mut last) = (Tasks::new(), Tasks::new());
     let stop = tasks.stop();
-    // What judges open connections outlives them: it belongs to those that end last.
-    let policy = base::follow(&mut last, reload, |config| Arc::new(config.policy()));
+    let policy = watch::Sender::new(Arc::new(config.policy()));
     let entries = LiveEntries::open(
         &config.node.state_dir,
         config.node.trust_domain.clone(),
         Arc::clone(&config.registry),
     )?;
-    let following = base::follow_declared(entries.clone(), reload.clone(), last.stop());
-    last.spawn("declared entries", following);
     let identities = base.identities(config, entries.registry());
     let listeners = Listeners::open(&config.proxy)?;
     kernel.introduce(&listeners.ports())?;
@@ -193,11 +183,13 @@ fn capture(
     tasks.spawn("routes", tasks::follow_routes(Arc::clone(&kernel), changes, stop.clone()));
     let events = EventStream::take(&kernel)?;
     let counters = Arc::new(KernelCounters::take(&kernel)?);
+    let settled = watch::Sender::new(true);
     let proxy = Proxy::new(ProxyParts {
         identities: identities.clone(),
         bundles: identities.bundles(),
-        policy: policy.clone(),
+        policy: policy.subscribe(),
         modes: table.modes(),
+        settled: settled.subscribe(),
         audit: base.audit.clone(),
         metrics: Arc::clone(&base.metrics),
         flows: Arc::<Kernel>::clone(&kernel),
@@ -208,7 +200,7 @@ fn capture(
     last.spawn("renewal", identities.clone().run(last.stop()));
     tasks.spawn("signs of life", tasks::beat(Arc::clone(&kernel), stop.clone()));
     kernel.attach()?;
-    tasks.spawn("scopes", table.clone().run(reload.config(), stop));
+    tasks.spawn("scopes", table.clone().run(stop));
     let recorder = Recorder {
         audit: base.audit.clone(),
         identities: identities.clone(),
@@ -226,7 +218,8 @@ fn capture(
         lost: LostEvents::open(&config.node.state_dir),
     };
     last.spawn("numbers", numbers.run(last.stop()));
-    Ok(Started { kernel, identities, entries, policy, table, counters, tasks, last })
+    let in_force = InForce { table, entries, identities, policy, settled };
+    Ok(Started { kernel, in_force, counters, tasks, last })
 }
 
 /// Serves each of the listeners.
@@ -255,13 +248,14 @@ fn serve_proxy(
 async fn adopt(started: &mut Started, base: &Base, cgroups: &Cgroups, own_netns: NetnsCookie) {
     let listeners = ListenerTable::new(
         Arc::clone(&started.kernel),
-        started.table.clone(),
+        started.in_force.table.clone(),
         (cgroups.clone(), own_netns),
         Arc::clone(&base.metrics),
     );
-    let modes = started.table.modes();
+    let modes = started.in_force.table.modes();
     let audit = base.audit.clone();
-    let passing = PassingBy::new(started.table.clone(), audit, started.kernel.own_cgroup());
+    let passing =
+        PassingBy::new(started.in_force.table.clone(), audit, started.kernel.own_cgroup());
     passing.clone().look().await;
     started.tasks.spawn("older connections", passing.run(modes.clone(), started.tasks.stop()));
     let listeners = listeners.begin().await;

@@ -1,4 +1,4 @@
-//! Keeps the kernel's scope table true: from the configuration to cgroups as they come and go.
+//! Keeps the kernel's scope table true, as cgroups come and go.
 //!
 //! The programs know cgroups by id, the configuration by path. A cgroup that a service manager
 //! makes anew has another id: the programs put it into its scope as it is made, and this table
@@ -13,7 +13,6 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::audit::Audit;
 use crate::bpf::{Kernel, Lack, LoadError, PlacedScope};
-use crate::config::Config;
 use crate::proxy::Modes;
 use crate::shutdown::Stop;
 use crate::sys::cgroup::{Cgroups, level};
@@ -31,6 +30,8 @@ pub(super) struct ScopeTable {
     cgroups: Cgroups,
     audit: Audit,
     placed: Arc<Mutex<Vec<Placed>>>,
+    /// Held over a whole change.
+    turn: Arc<Mutex<()>>,
     modes: watch::Sender<Arc<Modes>>,
 }
 
@@ -44,11 +45,26 @@ pub(super) struct Placed {
 
 impl ScopeTable {
     pub(super) fn new(kernel: Arc<Kernel>, cgroups: Cgroups, audit: Audit) -> Self {
-        Self { kernel, cgroups, audit, placed: Arc::default(), modes: watch::Sender::default() }
+        let (placed, turn, modes) = (Arc::default(), Arc::default(), watch::Sender::default());
+        Self { kernel, cgroups, audit, placed, turn, modes }
     }
 
     /// Makes the scopes of this configuration hold, also for cgroups that are yet to be made.
     pub(super) fn apply(&self, scopes: &[Scope]) -> Result<(), LoadError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.apply_in_turn(scopes)?;
+        tracing::info!(scopes = scopes.len(), "scopes are in force");
+        Ok(())
+    }
+
+    /// The same scopes, for cgroups that have come or gone since.
+    fn apply_again(&self) -> Result<(), LoadError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let scopes: Vec<_> = self.current().into_iter().map(|placed| placed.scope).collect();
+        self.apply_in_turn(&scopes)
+    }
+
+    fn apply_in_turn(&self, scopes: &[Scope]) -> Result<(), LoadError> {
         can_keep(scopes, self.kernel.lacks())?;
         let before = self.current();
         let place = || scopes.iter().map(|scope| self.place(scope, &before)).collect();
@@ -140,28 +156,25 @@ impl ScopeTable {
             .any(|placed| self.cgroups.id_of(&placed.scope.cgroup).ok() != placed.cgroup)
     }
 
-    /// Follows configuration and cgroups until the daemon stops.
-    pub(super) async fn run(self, mut config: watch::Receiver<Arc<Config>>, mut stop: Stop) {
+    /// Follows cgroups as they come and go until the daemon stops.
+    pub(super) async fn run(self, mut stop: Stop) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.draining() => return,
-                changed = config.changed() => if changed.is_err() { return },
                 _ = look.tick() => if !self.is_stale() { continue },
             }
-            let scopes = config.borrow_and_update().scopes.clone();
-            match self.apply(&scopes) {
-                Ok(()) => tracing::info!(scopes = scopes.len(), "scopes are in force"),
-                Err(error) => tracing::error!(%error, "scopes stay as they were"),
+            if let Err(error) = self.apply_again() {
+                tracing::error!(%error, "scopes stay with the cgroups that they had");
             }
         }
     }
 }
 
 /// Refuses a strict scope where something is missing without which it would be a lie.
-pub(super) fn can_keep(scopes: &[Scope], lacks: &[Lack]) -> Result<(), LoadError> {
+fn can_keep(scopes: &[Scope], lacks: &[Lack]) -> Result<(), LoadError> {
     let strict = scopes.iter().find(|scope| scope.mode == Mode::Strict);
     match (strict, lacks.iter().find(|lack| lack.breaks_strict)) {
         (Some(scope), Some(lack)) => Err(LoadError::Strict {

@@ -61,15 +61,16 @@ pub struct ReloadStatus {
 pub struct Reloader {
     path: PathBuf,
     resolver: Arc<dyn Resolve>,
-    possible: Possible,
+    take_up: TakeUp,
     config: watch::Sender<Arc<Config>>,
     status: watch::Sender<ReloadStatus>,
     requests: mpsc::Receiver<Request>,
     handle: ReloadHandle,
 }
 
-/// Why the host cannot keep what a configuration says, if it cannot.
-type Possible = Box<dyn Fn(&Config) -> Result<(), String> + Send + Sync>;
+/// Puts another configuration into force, as one, or says why that cannot be and leaves the old one
+/// in force.
+type TakeUp = Box<dyn Fn(&Config) -> Result<(), String> + Send + Sync>;
 
 type Request = oneshot::Sender<Result<bool, ReloadError>>;
 
@@ -121,17 +122,18 @@ impl Reloader {
         let (told, told_seen) = watch::channel(status);
         let (requests, waiting) = mpsc::channel(1);
         let handle = ReloadHandle { config: config_seen, status: told_seen, requests };
-        let possible: Possible = Box::new(|_| Ok(()));
-        Self { path, resolver, possible, config, status: told, requests: waiting, handle }
+        let take_up: TakeUp = Box::new(|_| Ok(()));
+        Self { path, resolver, take_up, config, status: told, requests: waiting, handle }
     }
 
-    /// Takes over only what this says is possible on the host.
+    /// Has each new configuration put into force by this, before anybody is shown it. What this
+    /// refuses is not taken over.
     #[must_use]
-    pub fn only_if(
+    pub fn taken_up_by(
         self,
-        possible: impl Fn(&Config) -> Result<(), String> + Send + Sync + 'static,
+        take_up: impl Fn(&Config) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
-        Self { possible: Box::new(possible), ..self }
+        Self { take_up: Box::new(take_up), ..self }
     }
 
     /// What the rest of the daemon sees of it.
@@ -202,16 +204,21 @@ impl Reloader {
             Ok(loaded) => loaded.map_err(ReloadError::Invalid),
             Err(_panicked) => Err(ReloadError::Failed),
         };
-        let judged = loaded.and_then(|(new, warnings)| {
+        let taken_up = loaded.and_then(|(mut new, warnings)| {
             let keys = keys_that_need_a_restart(&old, &new);
             if !keys.is_empty() {
                 return Err(ReloadError::NeedsRestart(keys));
             }
-            (self.possible)(&new).map_err(ReloadError::Impossible)?;
-            Ok((new, warnings))
+            new.epoch = old.epoch;
+            let is_new = new != *old;
+            if is_new {
+                new.epoch += 1;
+                (self.take_up)(&new).map_err(ReloadError::Impossible)?;
+            }
+            Ok((new, is_new, warnings))
         });
-        let (mut new, warnings) = match judged {
-            Ok(judged) => judged,
+        let (new, is_new, warnings) = match taken_up {
+            Ok(taken_up) => taken_up,
             Err(error) => {
                 self.status.send_modify(|status| {
                     status.error = Some(error.clone());
@@ -224,11 +231,6 @@ impl Reloader {
             for warning in &warnings {
                 tracing::warn!(%warning, "configuration");
             }
-        }
-        new.epoch = old.epoch;
-        let is_new = new != *old;
-        if is_new {
-            new.epoch += 1;
         }
         self.status.send_modify(|status| {
             (status.epoch, status.error, status.warnings) = (new.epoch, None, warnings);

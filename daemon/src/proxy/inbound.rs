@@ -67,13 +67,14 @@ async fn road(
 ) -> Result<Outcome, Outcome> {
     let arrival = dialled(&client, proxy, record)?;
     let _place = proxy.limits.on_node()?;
+    proxy.settled().await;
     let mut local = own(proxy, &arrival, record).await?;
     let (reception, heard) = Box::pin(receive(proxy, &client, &arrival, &local)).await?;
     let Admitted { permit, end, peer } =
         Box::pin(admit(proxy, client, &arrival, (reception, heard), &mut local, record)).await?;
     record.permit(&permit);
     let app = Box::pin(last_mile(proxy, &arrival)).await?;
-    let life = proxy.live.enter(Standing {
+    let standing = Standing {
         local: local.standing(),
         peer,
         scope: arrival.listener.scope,
@@ -83,7 +84,8 @@ async fn road(
             client: arrival.client,
             passthrough: reception == Reception::Passthrough,
         },
-    });
+    };
+    let life = proxy.enter(&local, standing).await?;
     let terms = Terms::new(record.counters(), proxy.settings.idle_timeout, life);
     Ok(relay::run(&permit, End::plain(app, proxy.inbox()), end, terms).await)
 }

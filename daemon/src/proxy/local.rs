@@ -77,6 +77,11 @@ impl Local {
         self.identity.as_ref().map(|identity| &identity.entry.spiffe_id)
     }
 
+    /// Whether the entries in force now name it as they did when it was identified.
+    pub(super) fn is_still_named(&self, proxy: &Proxy) -> bool {
+        self.identity.as_ref().is_none_or(|identity| proxy.identities.still_names(identity))
+    }
+
     /// What it shows to a peer: its SVID as it is now.
     ///
     /// # Errors

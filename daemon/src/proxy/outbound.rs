@@ -48,18 +48,20 @@ async fn road(
 ) -> Result<Outcome, Outcome> {
     let flow = captured(&app, proxy, record)?;
     let _place = proxy.limits.on_node()?;
+    proxy.settled().await;
     let mut local = identify(proxy, &flow.claim, flow.mode, record).await?;
     let plan = decide(proxy, &flow, &local, record);
     let Reached { permit, end, peer } =
         while_there(&app, Box::pin(reach(proxy, &flow, plan, &mut local, record))).await?;
     record.permit(&permit);
-    let life = proxy.live.enter(Standing {
+    let standing = Standing {
         local: local.standing(),
         peer,
         scope: flow.scope,
         mode: flow.mode,
         road: Road::Outbound(flow.original_dst),
-    });
+    };
+    let life = proxy.enter(&local, standing).await?;
     let terms = Terms::new(record.counters(), proxy.settings.idle_timeout, life);
     Ok(relay::run(&permit, End::plain(app, proxy.inbox()), end, terms).await)
 }

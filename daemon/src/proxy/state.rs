@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::FlowSource;
-use super::live::{Live, Modes};
-use super::local::Limits;
+use super::live::{Life, Live, Modes, Standing};
+use super::local::{Limits, Local};
 use super::relay::Inbox;
 use super::tls::Tls;
-use crate::audit::Audit;
+use crate::audit::{Audit, CutReason, Outcome};
 use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -73,6 +73,9 @@ pub struct ProxyParts {
     pub policy: watch::Receiver<Arc<Policy>>,
     /// The modes of scopes, as they are now.
     pub modes: watch::Receiver<Arc<Modes>>,
+    /// Whether entries, rules and modes belong together: not while another configuration is put into
+    /// force.
+    pub settled: watch::Receiver<bool>,
     /// Where connections are recorded.
     pub audit: Audit,
     /// Where they are counted.
@@ -89,6 +92,7 @@ pub struct Proxy {
     pub(super) identities: Identities,
     pub(super) bundles: watch::Receiver<Arc<BundleSet>>,
     pub(super) policy: watch::Receiver<Arc<Policy>>,
+    settled: watch::Receiver<bool>,
     pub(super) audit: Audit,
     pub(super) metrics: Arc<Metrics>,
     pub(super) flows: Arc<dyn FlowSource>,
@@ -109,11 +113,37 @@ impl Proxy {
             identities: parts.identities,
             bundles: parts.bundles,
             policy: parts.policy,
+            settled: parts.settled,
             audit: parts.audit,
             metrics: parts.metrics,
             flows: parts.flows,
             settings: parts.settings,
         })
+    }
+
+    /// Waits until entries, rules and modes belong together.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn settled(&self) {
+        // Closed at the end of the daemon: what is in force then stays so.
+        let _closed = self.settled.clone().wait_for(|settled| *settled).await.is_err();
+    }
+
+    /// Enters a decided connection among the live ones. What it was decided by may have changed since,
+    /// or have been of two configurations: it is held against what is in force once that is settled.
+    ///
+    /// # Errors
+    /// By the entries in force now, the local workload is not who it was said to be.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn enter(&self, local: &Local, standing: Standing) -> Result<Life, Outcome> {
+        self.settled().await;
+        if !local.is_still_named(self) {
+            return Err(Outcome::Cut(CutReason::EntryGone));
+        }
+        Ok(self.live.enter(standing))
     }
 
     /// A buffer for what one socket receives.

@@ -200,7 +200,7 @@ async fn what_the_host_cannot_keep_is_not_taken_over() {
         1 => Ok(()),
         _ => Err("this host can keep one rule".to_owned()),
     };
-    let reloader = Reloader::with_resolver(files.main(), config, Arc::new(Hosts)).only_if(few);
+    let reloader = Reloader::with_resolver(files.main(), config, Arc::new(Hosts)).taken_up_by(few);
     let (handle, mut tasks) = (reloader.handle(), Tasks::new());
     let stop = tasks.stop();
     tasks.spawn("reload", reloader.run(stop));

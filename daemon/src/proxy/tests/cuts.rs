@@ -6,14 +6,29 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::node::Wish;
-use super::rules::{allow, policy, to_peer};
-use super::{B, LONG, Two, is_reset};
+use super::node::{Wish, registry};
+use super::rules::{allow, allow_plaintext, policy, to_peer};
+use super::{A, B, LONG, Two, is_reset};
 use crate::audit::Record;
 use crate::proxy::{Modes, ProxySettings};
-use crate::registry::Registry;
-use crate::spiffe::BundleSet;
-use crate::workload::{Mode, ScopeId};
+use crate::registry::{RegistrationEntry, Registry};
+use crate::spiffe::{BundleSet, parse_id};
+use crate::workload::{Mode, ScopeId, Selector};
+
+/// The entry of the node as it was, and one that fits the process better.
+fn registry_with_a_better_entry() -> Arc<Registry> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let better = RegistrationEntry::new(
+        "better",
+        parse_id("spiffe://one.test/better").unwrap(),
+        [Selector::new("unix", format!("uid:{uid}")), Selector::new("unix", format!("gid:{gid}"))]
+            .into(),
+        "test",
+    );
+    let mut all = registry(B).entries().to_vec();
+    all.push(Arc::new(better));
+    Arc::new(Registry::new(all).unwrap())
+}
 
 fn cut(record: &Record) -> &str {
     assert_eq!(record.outcome.as_deref(), Some("cut"), "{record:?}");
@@ -63,6 +78,44 @@ async fn a_scope_that_turns_strict_cuts_what_is_in_the_clear() {
     two.client.modes.send_replace(Arc::new(Modes::from([(ScopeId(1), Mode::Strict)])));
     assert!(is_reset(&mut app).await && is_reset(&mut peer).await);
     assert_eq!(cut(&two.client.record().await), "scope_changed");
+}
+
+/// Entries, rules and modes of two configurations never decide together.
+#[tokio::test]
+async fn while_a_configuration_is_taken_up_nobody_is_admitted() {
+    let mut two = Two::start().await;
+    two.client.settled.send_replace(false);
+    let mut app = two.client.dial(two.server.listen).await;
+    app.write_all(b"ping").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(two.server.accepted_nothing(), "decided by half of a configuration");
+    let mut other = policy([], []);
+    other.epoch = 2;
+    two.client.policy.send_replace(Arc::new(other));
+    two.client.settled.send_replace(true);
+    assert!(is_reset(&mut app).await);
+    assert_eq!(two.client.record().await.reason.as_deref(), Some("no_rule"));
+}
+
+/// A configuration is taken up between decision and admission, and names the workload otherwise.
+#[tokio::test]
+async fn who_was_named_by_entries_of_before_is_not_admitted() {
+    let settings = ProxySettings { first_byte_timeout: LONG, ..ProxySettings::default() };
+    let wish = Wish { mode: Mode::Permissive, settings, ..Wish::default() };
+    let mut two = Two::wish(Wish::default(), wish).await;
+    two.server.policy.send_replace(Arc::new(policy([], [allow_plaintext(&[A])])));
+    let mut client = TcpStream::connect(two.server.listen).await.unwrap();
+    // It is asked who listens, and waited for the client's first byte.
+    while two.server.identified() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    two.server.settled.send_replace(false);
+    client.write_all(b"GET /").await.unwrap();
+    let mut app = two.server.accept().await;
+    two.server.registry.send_replace(registry_with_a_better_entry());
+    two.server.settled.send_replace(true);
+    assert!(is_reset(&mut app).await && is_reset(&mut client).await);
+    assert_eq!(cut(&two.server.record().await), "entry_gone");
 }
 
 #[tokio::test]

@@ -79,6 +79,7 @@ pub(super) struct Node {
     pub(super) registry: watch::Sender<Arc<Registry>>,
     pub(super) bundles: watch::Sender<Arc<BundleSet>>,
     pub(super) modes: watch::Sender<Arc<Modes>>,
+    pub(super) settled: watch::Sender<bool>,
     /// Where clients of the workload connect to.
     pub(super) listen: SocketAddr,
     pub(super) mode: Mode,
@@ -188,6 +189,7 @@ impl Node {
             issued: false.into(),
             bundles: trusted.clone(),
         };
+        let settled = watch::Sender::new(true);
         let identities = identities(entries, issuer);
         let table = Arc::new(Table::default());
         let flows: Arc<dyn FlowSource> = Arc::<Table>::clone(&table);
@@ -196,6 +198,7 @@ impl Node {
             bundles: trusted,
             policy: rules,
             modes: modes_now,
+            settled: settled.subscribe(),
             audit: audit.clone(),
             metrics,
             flows,
@@ -220,6 +223,7 @@ impl Node {
             registry,
             bundles,
             modes,
+            settled,
             listen,
             mode,
             outbound,
@@ -296,6 +300,13 @@ impl Node {
 
     pub(super) async fn record(&self) -> Record {
         self.records(1).await.remove(0)
+    }
+
+    /// How many connections have a record being made, with the local identity in it.
+    pub(super) fn identified(&self) -> usize {
+        let has_id =
+            |record: &Record| record.local.as_ref().is_some_and(|it| it.spiffe_id.is_some());
+        self.audit.open_connections().iter().filter(|record| has_id(record)).count()
     }
 
     /// How many connections are looked after.
