@@ -29,6 +29,7 @@ struct Entry {
 /// What a test writes into both nodes' configuration.
 #[derive(Debug, Clone)]
 pub struct Rules {
+    domain: String,
     entries: Vec<Entry>,
     decisions: String,
     issuer: String,
@@ -55,6 +56,7 @@ impl Rules {
     /// No entries, no rules.
     pub fn none() -> Self {
         Self {
+            domain: TRUST_DOMAIN.to_owned(),
             entries: Vec::new(),
             decisions: String::new(),
             issuer: String::new(),
@@ -87,6 +89,18 @@ impl Rules {
                 client = client_id(),
                 server = server_id(),
             ))
+    }
+
+    /// Has the node in another trust domain; its entries are of it.
+    #[must_use]
+    pub fn in_domain(mut self, trust_domain: &str) -> Self {
+        trust_domain.clone_into(&mut self.domain);
+        self
+    }
+
+    /// The trust domain.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
     }
 
     /// Adds an entry: the last part of its SPIFFE ID, which also names it, and its selectors.
@@ -244,7 +258,7 @@ impl Rules {
             Attached::Below(folder) => format!("{cgroup}/{folder}"),
         };
         let mut text = format!(
-            "[node]\ntrust_domain = \"{TRUST_DOMAIN}\"\nname = \"{name}\"\n\
+            "[node]\ntrust_domain = \"{domain}\"\nname = \"{name}\"\n\
              state_dir = \"{dir}/state\"\nrun_dir = \"{dir}/run\"\n\n\
              [capture]\ncgroup = \"{attached}\"\ninstance = \"{instance}\"\n\n\
              [issuer]\nkind = \"embedded\"\n{issuer}\n\
@@ -253,6 +267,7 @@ impl Rules {
              [audit]\npath = \"{dir}/{log_in}audit.jsonl\"\n{audit}\n\
              [admin]\nsocket = \"{dir}/run/admin.sock\"\nmetrics_listen = \"127.0.0.1:9464\"\n\n\
              [log]\nlevel = \"{log}\"\n\n",
+            domain = self.domain,
             issuer = self.issuer,
             attest = self.attest,
             patience = self.patience(),
@@ -282,9 +297,10 @@ impl Rules {
             let selectors: Vec<String> = selectors.iter().map(|one| format!("\"{one}\"")).collect();
             let _written = write!(
                 text,
-                "[[entry]]\nid = \"{id}\"\nspiffe_id = \"spiffe://{TRUST_DOMAIN}/{path}\"\n\
+                "[[entry]]\nid = \"{id}\"\nspiffe_id = \"spiffe://{domain}/{path}\"\n\
                  selectors = [{}]\n{more}\n",
-                selectors.join(", ")
+                selectors.join(", "),
+                domain = self.domain,
             )
             .is_ok();
         }

@@ -10,6 +10,7 @@ mod denials;
 mod expiry;
 mod families;
 mod fast_open;
+mod federation;
 mod flood;
 mod full;
 mod full_disk;

@@ -24,6 +24,12 @@ pub trait Changes: Send + Sync + 'static {
 
     /// Removes live entries by their ids: all of them or none.
     fn remove_entries(&self, ids: Vec<String>, asker: Asker) -> Answer<'_, EntriesChanged>;
+
+    /// Puts a bundle in place of what is known of another trust domain.
+    fn set_bundle(&self, order: SetBundle, asker: Asker) -> Answer<'_, BundleChanged>;
+
+    /// Forgets the bundle of another trust domain.
+    fn delete_bundle(&self, order: DeleteBundle, asker: Asker) -> Answer<'_, BundleChanged>;
 }
 
 impl fmt::Display for Asker {
@@ -78,4 +84,33 @@ pub struct EntriesChanged {
     pub removed: Vec<String>,
     /// What is worth telling and stopped nothing.
     pub warnings: Vec<String>,
+}
+
+/// A bundle to trust.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetBundle {
+    /// Whose it is.
+    pub trust_domain: String,
+    /// PEM, or SPIFFE's JSON.
+    pub text: String,
+}
+
+/// A bundle to forget.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteBundle {
+    /// Whose it is.
+    pub trust_domain: String,
+}
+
+/// What became of a bundle. By the time of the answer it is on the disk and in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleChanged {
+    /// Whose it is.
+    pub trust_domain: String,
+    /// How many authorities for X.509-SVIDs are known now; none without a bundle.
+    pub authorities: Option<usize>,
+    /// How many for JWT-SVIDs.
+    pub jwt_authorities: usize,
+    /// How many entries are federated with the trust domain.
+    pub entries: usize,
 }

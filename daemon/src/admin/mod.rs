@@ -7,7 +7,6 @@
 mod bounded;
 mod changes;
 pub mod dump;
-mod explained;
 mod health;
 mod loopback;
 mod routes;

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::dump::AddEntries;
+use super::dump::{AddEntries, DeleteBundle, SetBundle};
 use super::{Asker, Changes, ExplainTarget, Readiness, Refused, Snapshots, Standing};
 use crate::metrics::Metrics;
 
@@ -42,6 +42,8 @@ pub(super) fn changes(changes: Arc<dyn Changes>) -> Router {
     Router::new()
         .route("/v1/entries/add", post(add_entries))
         .route("/v1/entries/remove", post(remove_entries))
+        .route("/v1/bundles/set", post(set_bundle))
+        .route("/v1/bundles/delete", post(delete_bundle))
         .layer(DefaultBodyLimit::max(LARGEST_ORDER))
         .with_state(changes)
 }
@@ -63,6 +65,22 @@ async fn remove_entries(
     Json(ids): Json<Vec<String>>,
 ) -> Response {
     answer(it.remove_entries(ids, asker).await)
+}
+
+async fn set_bundle(
+    State(it): Changing,
+    ConnectInfo(asker): By,
+    Json(order): Json<SetBundle>,
+) -> Response {
+    answer(it.set_bundle(order, asker).await)
+}
+
+async fn delete_bundle(
+    State(it): Changing,
+    ConnectInfo(asker): By,
+    Json(order): Json<DeleteBundle>,
+) -> Response {
+    answer(it.delete_bundle(order, asker).await)
 }
 
 /// The routes of the loopback port.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dump::{
-    AddEntries, BundleDump, DoctorDump, EntriesChanged, EntryDump, ExplainDump, ReloadDump,
-    ScopeDump, StatusDump, SvidDump,
+    AddEntries, BundleChanged, BundleDump, DeleteBundle, DoctorDump, EntriesChanged, EntryDump,
+    ExplainDump, ReloadDump, ScopeDump, SetBundle, StatusDump, SvidDump,
 };
 use super::*;
 use crate::audit::{Event, Record};
@@ -78,6 +78,19 @@ impl Changes for Asked {
 
     fn remove_entries(&self, ids: Vec<String>, _asker: Asker) -> Answer<'_, EntriesChanged> {
         Box::pin(async move { Err(Refused::Wrong(format!("there is no entry `{}`", ids[0]))) })
+    }
+
+    fn set_bundle(&self, order: SetBundle, asker: Asker) -> Answer<'_, BundleChanged> {
+        Box::pin(async move {
+            self.0.lock().unwrap().push((order.text, asker));
+            let trust_domain = order.trust_domain;
+            Ok(BundleChanged { trust_domain, authorities: Some(1), ..BundleChanged::default() })
+        })
+    }
+
+    fn delete_bundle(&self, order: DeleteBundle, _asker: Asker) -> Answer<'_, BundleChanged> {
+        let domain = order.trust_domain;
+        Box::pin(async move { Err(Refused::Wrong(format!("there is no bundle of {domain}"))) })
     }
 }
 
@@ -174,6 +187,14 @@ async fn changes_are_asked_for_in_the_name_of_the_caller() {
     assert_eq!(*lab.asked.0.lock().unwrap(), [("spiffe://td/a".to_owned(), me)]);
     let answer = post("/v1/entries/remove", "[\"a\"]").await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("there is no entry `a`"));
+    let answer = post("/v1/bundles/set", r#"{"trust_domain":"a","text":"b"}"#).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"authorities\":1"),
+        "{answer}"
+    );
+    assert_eq!(lab.asked.0.lock().unwrap()[1], ("b".to_owned(), me));
+    let answer = post("/v1/bundles/delete", r#"{"trust_domain":"a"}"#).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 422 "), "{answer}");
     let answer = post("/v1/entries/remove", "nonsense").await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }

@@ -16,6 +16,7 @@ use crate::policy::DenyReason;
 use crate::proxy::ProxySettings;
 use crate::registry::Registry;
 use crate::shutdown::Tasks;
+use crate::state::ForeignBundles;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 
@@ -30,6 +31,7 @@ pub(super) struct Base {
     pub(super) readiness: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Audit,
+    pub(super) bundles: ForeignBundles,
     issuer: Arc<dyn Issuer>,
     workload_socket: Option<WorkloadSocket>,
     socket: AdminSocket,
@@ -52,6 +54,12 @@ impl Base {
         );
         ca.backdate = config.issuer.backdate;
         let issuer: Arc<dyn Issuer> = Arc::new(LocalCa::open(ca)?);
+        let known = Arc::clone(&issuer);
+        let bundles = ForeignBundles::open(
+            &node.state_dir,
+            node.trust_domain.clone(),
+            Box::new(move |others| known.trust(others)),
+        )?;
         let health = match config.admin.metrics_listen {
             Some(address) => Some(
                 HealthListener::bind(address)
@@ -65,7 +73,9 @@ impl Base {
         let workload_socket = api.enabled.then(|| WorkloadSocket::bind(&api.socket)).transpose()?;
         let socket = AdminSocket::bind(&config.admin.socket)?;
         let readiness = Readiness::default();
-        Ok((Self { readiness, metrics, audit, issuer, workload_socket, socket, health }, writer))
+        let base =
+            Self { readiness, metrics, audit, bundles, issuer, workload_socket, socket, health };
+        Ok((base, writer))
     }
 
     /// Who is who, by these entries.

@@ -3,18 +3,24 @@
 
 use std::time::Duration;
 
-use crate::admin::dump::{AddEntries, EntriesChanged, NewEntry};
+use crate::admin::dump::{
+    AddEntries, BundleChanged, DeleteBundle, EntriesChanged, NewEntry, SetBundle,
+};
 use crate::admin::{Answer, Asker, Changes, Refused};
 use crate::audit::Audit;
 use crate::config::EntryDraft;
 use crate::registry::RegistrationEntry;
-use crate::state::{ChangeError, LiveEntries};
+use crate::spiffe::{TrustDomain, parse_trust_domain};
+use crate::state::{BundleError, ChangeError, ForeignBundles, KnownBundle, LiveEntries};
+use crate::sys::clock;
+use crate::sys::private_files::FileError;
 
 /// Does what is asked, and records it.
 #[derive(Debug)]
 pub(super) struct Operations {
     pub(super) audit: Audit,
     pub(super) entries: LiveEntries,
+    pub(super) bundles: ForeignBundles,
 }
 
 impl Changes for Operations {
@@ -47,9 +53,43 @@ impl Changes for Operations {
             Ok(EntriesChanged { removed, ..EntriesChanged::default() })
         })
     }
+
+    fn set_bundle(&self, order: SetBundle, asker: Asker) -> Answer<'_, BundleChanged> {
+        Box::pin(async move {
+            let (bundles, domain) = (self.bundles.clone(), domain(&order.trust_domain)?);
+            let of = domain.clone();
+            let set = move || bundles.set(&of, &order.text, clock::now());
+            let known = blocking(set).await?.map_err(bundle_refused)?;
+            let changed = self.bundle_changed(&domain, Some(&known));
+            let (x509, jwt) = (changed.authorities.unwrap_or_default(), changed.jwt_authorities);
+            let detail = format!("{domain}: {x509} X.509 and {jwt} JWT authorities, by {asker}");
+            self.audit.order("bundle_set", detail).await;
+            Ok(changed)
+        })
+    }
+
+    fn delete_bundle(&self, order: DeleteBundle, asker: Asker) -> Answer<'_, BundleChanged> {
+        Box::pin(async move {
+            let (bundles, domain) = (self.bundles.clone(), domain(&order.trust_domain)?);
+            let of = domain.clone();
+            blocking(move || bundles.delete(&of)).await?.map_err(bundle_refused)?;
+            self.audit.order("bundle_deleted", format!("{domain}, by {asker}")).await;
+            Ok(self.bundle_changed(&domain, None))
+        })
+    }
 }
 
 impl Operations {
+    fn bundle_changed(&self, domain: &TrustDomain, known: Option<&KnownBundle>) -> BundleChanged {
+        let bundle = known.map(|known| &known.document.bundle);
+        BundleChanged {
+            trust_domain: domain.to_string(),
+            authorities: bundle.map(|bundle| bundle.authorities().len()),
+            jwt_authorities: bundle.map_or(0, |bundle| bundle.jwt_authorities().len()),
+            entries: self.entries.registry().borrow().federated_with(domain),
+        }
+    }
+
     async fn record(&self, reason: &'static str, entry: &RegistrationEntry, asker: Asker) {
         let selectors: Vec<_> = entry.selectors.iter().map(ToString::to_string).collect();
         let (id, spiffe_id, selectors) = (&entry.id, &entry.spiffe_id, selectors.join(" "));
@@ -71,12 +111,26 @@ where
 fn refused(error: ChangeError) -> Refused {
     match error {
         ChangeError::Invalid(_) | ChangeError::Conflicts(_) => Refused::Wrong(error.to_string()),
-        ChangeError::File(error) => {
-            let cause = std::error::Error::source(&error);
-            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            Refused::Failed(format!("{error}{cause}"))
-        }
+        ChangeError::File(error) => not_kept(&error),
     }
+}
+
+fn bundle_refused(error: BundleError) -> Refused {
+    match error {
+        BundleError::File(error) => not_kept(&error),
+        wrong => Refused::Wrong(wrong.to_string()),
+    }
+}
+
+fn not_kept(error: &FileError) -> Refused {
+    let cause = std::error::Error::source(error);
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+    Refused::Failed(format!("{error}{cause}"))
+}
+
+fn domain(text: &str) -> Result<TrustDomain, Refused> {
+    parse_trust_domain(text)
+        .map_err(|error| Refused::Wrong(format!("`{text}` is no trust domain: {error}")))
 }
 
 fn draft(entry: NewEntry) -> EntryDraft {

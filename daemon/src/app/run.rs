@@ -137,6 +137,7 @@ async fn serve(
         audit: audit.clone(),
         identities: started.in_force.identities,
         entries: started.in_force.entries.clone(),
+        bundles: base.bundles.clone(),
         policy: started.in_force.policy.subscribe(),
         reload,
         readiness: base.readiness.clone(),
@@ -147,7 +148,8 @@ async fn serve(
     let stop = started.tasks.stop();
     started.tasks.spawn("configuration", reloader.run(stop.clone()));
     started.tasks.spawn("hang-up", reload_on_hangup(hang_up, stop));
-    let changes = Arc::new(Operations { audit: audit.clone(), entries: started.in_force.entries });
+    let (entries, bundles) = (started.in_force.entries, base.bundles.clone());
+    let changes = Arc::new(Operations { audit: audit.clone(), entries, bundles });
     base.serve(&mut started.last, daemon, changes);
     tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
     until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;

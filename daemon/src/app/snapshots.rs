@@ -1,5 +1,6 @@
 //! What the daemon tells of itself: the answers to the questions of the control surface.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,7 +18,8 @@ use crate::config::ReloadHandle;
 use crate::identity::Identities;
 use crate::policy::Policy;
 use crate::registry::RegistrationEntry;
-use crate::state::{LiveEntries, LiveEntry};
+use crate::spiffe::{BundleDocument, TrustDomain};
+use crate::state::{ForeignBundles, LiveEntries, LiveEntry};
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 use crate::workload::NetnsCookie;
@@ -37,6 +39,7 @@ pub(super) struct Daemon {
     pub(super) audit: Audit,
     pub(super) identities: Identities,
     pub(super) entries: LiveEntries,
+    pub(super) bundles: ForeignBundles,
     pub(super) policy: watch::Receiver<Arc<Policy>>,
     pub(super) reload: ReloadHandle,
     pub(super) readiness: Readiness,
@@ -110,8 +113,25 @@ impl Snapshots for Daemon {
 
     fn bundles(&self) -> Vec<BundleDump> {
         let now = clock::now();
-        let bundles = Arc::clone(&self.identities.bundles().borrow());
-        bundles.iter().map(|bundle| BundleDump::new(bundle, now)).collect()
+        let registry = Arc::clone(&self.entries.registry().borrow());
+        let mut bundles: BTreeMap<TrustDomain, BundleDump> = BTreeMap::new();
+        for entry in registry.entries() {
+            for domain in &entry.federates_with {
+                bundles.entry(domain.clone()).or_insert_with(|| BundleDump::missing(domain));
+            }
+        }
+        for (domain, known) in self.bundles.list() {
+            let dump = BundleDump::new(known.source.as_str(), &known.document, now);
+            let since = Some(format_time(known.since));
+            bundles.insert(domain, BundleDump { since, ..dump });
+        }
+        for (domain, dump) in &mut bundles {
+            dump.entries = registry.federated_with(domain);
+        }
+        let own = self.reload.config().borrow().node.trust_domain.clone();
+        let own = self.identities.bundles().borrow().get(&own).map(|own| own.as_ref().clone());
+        let own = own.map(|own| BundleDump::new("own", &BundleDocument::plain(own), now));
+        own.into_iter().chain(bundles.into_values()).collect()
     }
 
     fn explain(&self, target: ExplainTarget) -> Answer<'_, ExplainDump> {

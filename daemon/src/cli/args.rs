@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bundle::Bundle;
 use super::entries::Entries;
 use crate::admin::ExplainTarget;
 use crate::audit::log::AddressQuery;
@@ -86,7 +87,7 @@ pub(super) enum Command {
             whether anything was left in it. Exits with 1 if anything failed."
     )]
     Doctor(Doctor),
-    /// Show trust bundles
+    /// List and show trust bundles, and set and delete those of other trust domains
     #[command(subcommand)]
     Bundle(Bundle),
     /// Make the daemon read its configuration again, now
@@ -191,14 +192,6 @@ pub(super) struct Explain {
     pub(super) target: ExplainTarget,
     #[command(flatten)]
     pub(super) listing: Listing,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Bundle {
-    /// Show the authorities of every trust domain that is known
-    #[command(after_help = "Example:\n  \
-        tacit bundle show --output json | jq -r '.[0].pem' > bundle.pem")]
-    Show(Listing),
 }
 
 /// Where the embedded CA is.
@@ -382,6 +375,6 @@ fn spiffe_id(text: &str) -> Result<SpiffeId, IdError> {
     parse_id(text)
 }
 
-fn trust_domain(text: &str) -> Result<TrustDomain, IdError> {
+pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, IdError> {
     parse_trust_domain(text)
 }

@@ -38,6 +38,16 @@ where
     ask(socket, Method::POST, path, body.into())
 }
 
+/// The text of a file, or of standard input if it is `-`.
+pub(super) fn read_file(file: &Path) -> Result<String, Fault> {
+    let read = if file == Path::new("-") {
+        io::read_to_string(io::stdin().lock())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    read.map_err(|error| Fault::Read(file.to_owned(), error))
+}
+
 /// A value as a part of a query. Source: RFC 3986 §2.1, §2.3.
 pub(super) fn quoted(value: &str) -> String {
     let quote = |byte: u8| match byte {

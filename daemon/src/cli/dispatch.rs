@@ -10,13 +10,12 @@ use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
 use super::args::{
-    Bundle, Check, Cli, Command, ConfigFile, Connections, Doctor, Explain, Listing, Output,
-    Uninstall,
+    Check, Cli, Command, ConfigFile, Connections, Doctor, Explain, Listing, Output, Uninstall,
 };
 use super::fault::{Exit, Fault};
-use super::{audit, ca, client, entries, output, show};
+use super::{audit, bundle, ca, client, entries, output, show};
 use crate::admin::dump::{
-    BundleDump, DoctorDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump, Verdict,
+    DoctorDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump, Verdict,
 };
 use crate::audit::Record;
 use crate::config::{self, Config, Given, Installation};
@@ -134,9 +133,7 @@ fn obey(command: Command, doctor: fn(&Path) -> DoctorDump) -> Result<Exit, Fault
         }
         Command::Entries(asked) => entries::obey(asked),
         Command::Svid(asked) => list(&asked, "/v1/svids", |it: &Vec<SvidDump>| show::svids(it)),
-        Command::Bundle(Bundle::Show(asked)) => {
-            list(&asked, "/v1/bundles", |it: &Vec<BundleDump>| show::bundles(it))
-        }
+        Command::Bundle(asked) => bundle::obey(asked),
         Command::Explain(Explain { target, listing }) => {
             let path = format!("/v1/explain?target={}", client::quoted(&target.to_string()));
             list(&listing, &path, |it: &ExplainDump| show::explanation(it))

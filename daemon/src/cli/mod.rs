@@ -3,6 +3,7 @@
 
 mod args;
 mod audit;
+mod bundle;
 mod ca;
 mod client;
 mod dispatch;

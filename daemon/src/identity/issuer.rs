@@ -62,6 +62,10 @@ pub trait Issuer: fmt::Debug + Send + Sync {
     /// The bundles of every trust domain that is known; changes as authorities come and go.
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>>;
 
+    /// Makes the bundles of other trust domains known, in place of those that were. What they say of
+    /// the issuer's own trust domain does not count.
+    fn trust(&self, others: &BundleSet);
+
     /// The authorities that this issuer signs with or under, for `tacit status`.
     fn authorities(&self) -> Vec<AuthorityStatus>;
 }

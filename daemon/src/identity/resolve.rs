@@ -1,7 +1,7 @@
 //! From a claim to an identity: attest, find the entry, have its SVID at hand.
 //! [`Identities::of`] is the one question that the data plane asks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use super::slot::{Profile, Slot, SlotKey, Source, SvidStatus};
 use crate::attest::{AttestError, Attestation, Attestor};
 use crate::policy::DenyReason;
 use crate::registry::{RegistrationEntry, Registry, SeenTies, Ties};
-use crate::spiffe::{BundleSet, X509Svid};
+use crate::spiffe::{BundleSet, TrustDomain, X509Svid};
 use crate::sys::clock;
 use crate::workload::ProcessClaim;
 
@@ -56,6 +56,9 @@ pub struct WorkloadIdentity {
     /// Its SVID now and after each renewal. It closes when the entry is removed or changed, or
     /// when the SVID has expired (then the last one seen is past its `not_after`).
     pub svid: watch::Receiver<Arc<X509Svid>>,
+    /// The trust domains that the entry is federated with, as they change: beside its own it trusts
+    /// these and no others.
+    pub federates_with: watch::Receiver<Arc<BTreeSet<TrustDomain>>>,
 }
 
 /// Why a process has no identity.
@@ -174,7 +177,8 @@ impl Identities {
             let (entry, slot) = self.inner.slot_of(&attestation)?;
             match slot.obtain(&self.inner.source).await {
                 Ok(svid) => {
-                    return Ok(WorkloadIdentity { entry, attestation, svid });
+                    let federates_with = slot.federation();
+                    return Ok(WorkloadIdentity { entry, attestation, svid, federates_with });
                 }
                 // Each further round needs yet another change of the registry meanwhile.
                 Err(IssueError::EntryGone) => {}
@@ -290,6 +294,7 @@ impl Inner {
         let slot =
             slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key, profile.clone())));
         slot.set_profile(profile);
+        slot.set_federation(&entry.federates_with);
         Arc::clone(slot)
     }
 

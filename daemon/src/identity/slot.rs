@@ -1,6 +1,7 @@
 //! The SVID of one registration entry: issued once however many ask, renewed in place, dropped
 //! when it expires or its entry goes. Those who hold it watch it; a closed watch means: no longer.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -10,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::issuer::{IssueError, IssueRequest, Issuer};
 use super::rotation::{draw, renew_at, retry_after};
 use crate::registry::RegistrationEntry;
-use crate::spiffe::{SpiffeId, X509Svid};
+use crate::spiffe::{SpiffeId, TrustDomain, X509Svid};
 use crate::workload::Selectors;
 
 /// How an SVID is come by: the issuer, our patience, the clock, and whom to tell.
@@ -54,6 +55,8 @@ pub(super) struct Slot {
     /// Held by whoever asks the issuer.
     turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    /// Whom else its workload trusts. It may change while the SVID is held.
+    federates_with: watch::Sender<Arc<BTreeSet<TrustDomain>>>,
 }
 
 #[derive(Debug)]
@@ -122,7 +125,24 @@ impl Slot {
             retired: false,
             renewing: false,
         };
-        Self { key, turn: tokio::sync::Mutex::default(), state: Mutex::new(state) }
+        let (turn, state) = (tokio::sync::Mutex::default(), Mutex::new(state));
+        Self { key, turn, state, federates_with: watch::Sender::default() }
+    }
+
+    /// Whom else its workload trusts from now on.
+    pub(super) fn set_federation(&self, federates_with: &BTreeSet<TrustDomain>) {
+        self.federates_with.send_if_modified(|now| {
+            let differs = **now != *federates_with;
+            if differs {
+                *now = Arc::new(federates_with.clone());
+            }
+            differs
+        });
+    }
+
+    /// Whom else its workload trusts, as it changes.
+    pub(super) fn federation(&self) -> watch::Receiver<Arc<BTreeSet<TrustDomain>>> {
+        self.federates_with.subscribe()
     }
 
     /// The SVID, issued now if there is none.

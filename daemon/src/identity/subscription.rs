@@ -56,7 +56,10 @@ impl Identities {
         for (entry, slot) in slots {
             let attestation = Arc::clone(attestation);
             match slot.obtain(&self.inner.source).await {
-                Ok(svid) => found.push(WorkloadIdentity { entry, attestation, svid }),
+                Ok(svid) => {
+                    let federates_with = slot.federation();
+                    found.push(WorkloadIdentity { entry, attestation, svid, federates_with });
+                }
                 Err(error) => return Err(IdentityError::NoSvid { attestation, entry, error }),
             }
         }

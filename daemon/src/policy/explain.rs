@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::inbound::{Arrival, SupposedPeer, judge};
+use super::inbound::{Arrival, SupposedPeer, admits_identity, judge};
 use super::outbound::deciding_rule;
 use super::rule::any_matches;
 use super::{Denial, DenyReason, InboundAction, InboundRule, OutboundAction, OutboundPlan};
@@ -198,7 +198,10 @@ fn differs_inbound(
     peer: SupposedPeer<'_>,
 ) -> Option<Mismatch> {
     let peer = match (peer, rule.action) {
-        (SupposedPeer::Identity(id), _) => {
+        (SupposedPeer::Identity(id), InboundAction::Allow { .. }) => {
+            (!admits_identity(rule, id, arrival.local), Mismatch::Peer)
+        }
+        (SupposedPeer::Identity(id), InboundAction::Deny) => {
             let listed = rule.peers.is_empty() || any_matches(&rule.peers, id);
             (!listed, Mismatch::Peer)
         }

@@ -1,6 +1,7 @@
 //! Who may connect to a local workload. Denying rules first; then any allowing rule that speaks of
 //! the workload, port and client will do. A client without a proved identity is admitted only by
-//! words about such clients, never by a list of identities. Start at [`plan_inbound`], which says
+//! words about such clients, never by a list of identities; one of another trust domain only by a rule
+//! that names it, never by one for any identity. Start at [`plan_inbound`], which says
 //! how to listen, and [`super::admit_inbound`], which decides.
 
 use std::sync::Arc;
@@ -136,7 +137,7 @@ fn rule_on<'p>(
     let from = |rule: &&InboundRule| rule.from.contains(arrival.client.ip());
     match peer {
         SupposedPeer::Identity(id) => allowing
-            .find(|rule| from(rule) && admits_identity(rule, id))
+            .find(|rule| from(rule) && admits_identity(rule, id, arrival.local))
             .ok_or((DenyReason::PeerNotAllowed, Some(first))),
         SupposedPeer::Plaintext => allowing
             .find(|rule| from(rule) && admits_plaintext(rule))
@@ -167,16 +168,18 @@ fn speaking<'p>(
 
 fn refuses(rule: &InboundRule, client: ClientAddr, peer: SupposedPeer<'_>) -> bool {
     let about_peer = match peer {
-        SupposedPeer::Identity(id) => admits_identity(rule, id),
+        SupposedPeer::Identity(id) => rule.peers.is_empty() || any_matches(&rule.peers, id),
         // A list of identities says nothing of those who show none.
         SupposedPeer::Plaintext | SupposedPeer::Passthrough => rule.peers.is_empty(),
     };
     rule.denies() && rule.from.contains(client.ip()) && about_peer
 }
 
-/// Whether the rule's list of identities, which is "any" if empty, holds this one.
-fn admits_identity(rule: &InboundRule, id: &SpiffeId) -> bool {
-    rule.peers.is_empty() || any_matches(&rule.peers, id)
+/// Whether the rule's list of identities holds this one. An empty list is any of the workload's own
+/// trust domain. Closed: whoever federates for one connection has not let in everybody else.
+pub(super) fn admits_identity(rule: &InboundRule, id: &SpiffeId, local: Option<&SpiffeId>) -> bool {
+    let is_own = local.is_none_or(|local| local.trust_domain() == id.trust_domain());
+    any_matches(&rule.peers, id) || (rule.peers.is_empty() && is_own)
 }
 
 fn admits_plaintext(rule: &InboundRule) -> bool {

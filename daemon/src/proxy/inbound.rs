@@ -198,7 +198,7 @@ async fn shake_hands(
         let peer = Peer::Verified(peer);
         admit_inbound(&policy, id.as_ref(), listener.mode, listen, client, peer)
     });
-    let trust = Trust { bundles: proxy.bundles(), clock: clock::now, judge };
+    let trust = Trust { bundles: local.bundles(proxy), clock: clock::now, judge };
     let start = Instant::now();
     let accepting = credential.accept(&socket, heard, trust);
     match proxy.limits.shake(Direction::Inbound, proxy.settings.handshake_timeout, accepting).await

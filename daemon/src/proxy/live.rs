@@ -3,10 +3,11 @@
 //! A connection survives the renewal of its SVID, and outlives its peer's: a certificate proves who
 //! is there when the connection is made. It is cut when policy or the scope's mode no longer allows
 //! it, when the entry that gave the workload its identity is gone, when the workload's own SVID ran
-//! out unrenewed, and when an authority of either side's chain is no longer trusted.
+//! out unrenewed, and when an authority of either side's chain is no longer trusted: also because the
+//! entry is no longer federated with the peer's trust domain.
 //! Start at [`Live::enter`]; [`keep_watch`] does the looking.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,7 @@ use super::state::Proxy;
 use crate::audit::CutReason;
 use crate::policy::{LiveInbound, LiveOutbound, Peer, Policy, recheck_inbound, recheck_outbound};
 use crate::shutdown::Stop;
-use crate::spiffe::{BundleSet, PeerIdentity, SpiffeId, X509Svid};
+use crate::spiffe::{BundleSet, PeerIdentity, SpiffeId, TrustDomain, X509Svid};
 use crate::sys::clock;
 use crate::workload::{ClientAddr, ListenAddr, Mode, OriginalDst, ScopeId};
 
@@ -70,6 +71,8 @@ pub(super) struct LocalIdentity {
     pub(super) id: SpiffeId,
     /// Closed when the entry is gone.
     pub(super) svid: watch::Receiver<Arc<X509Svid>>,
+    /// Trust domains that the entry is federated with.
+    pub(super) federates_with: watch::Receiver<Arc<BTreeSet<TrustDomain>>>,
     /// Authorities of the chain that was shown to the peer; empty in the clear.
     pub(super) authorities: Arc<[String]>,
 }
@@ -97,6 +100,9 @@ pub(super) struct Life {
     number: u64,
     cut: oneshot::Receiver<CutReason>,
     local: Option<LocalIdentity>,
+    /// The peer's trust domain, and those that the entry is federated with; none for a peer of the
+    /// own trust domain.
+    foreign: Option<(TrustDomain, watch::Receiver<Arc<BTreeSet<TrustDomain>>>)>,
 }
 
 impl Live {
@@ -112,7 +118,7 @@ impl Live {
     /// was decided.
     pub(super) fn enter(self: &Arc<Self>, standing: Standing) -> Life {
         let (sender, receiver) = oneshot::channel();
-        let local = standing.local.clone();
+        let (local, foreign) = (standing.local.clone(), standing.foreign());
         let number = {
             let mut table = self.table();
             table.last += 1;
@@ -121,7 +127,7 @@ impl Live {
             number
         };
         self.check_only(number);
-        Life { live: Arc::clone(self), number, cut: receiver, local }
+        Life { live: Arc::clone(self), number, cut: receiver, local, foreign }
     }
 
     /// How many there are.
@@ -219,7 +225,20 @@ impl Standing {
     fn is_trusted(&self, bundles: &BundleSet) -> bool {
         let own = self.local.as_ref().map(|local| (&local.id, &*local.authorities));
         let peer = self.peer.as_ref().map(|peer| (peer.id(), peer.authorities()));
-        own.into_iter().chain(peer).all(|(id, path)| path.is_empty() || vouches(bundles, id, path))
+        let is_federated = self
+            .foreign()
+            .is_none_or(|(peer, federates_with)| federates_with.borrow().contains(&peer));
+        is_federated
+            && own
+                .into_iter()
+                .chain(peer)
+                .all(|(id, path)| path.is_empty() || vouches(bundles, id, path))
+    }
+
+    fn foreign(&self) -> Option<(TrustDomain, watch::Receiver<Arc<BTreeSet<TrustDomain>>>)> {
+        let (local, peer) = (self.local.as_ref()?, self.peer.as_ref()?.id().trust_domain());
+        let is_foreign = local.id.trust_domain() != peer;
+        is_foreign.then(|| (peer.clone(), local.federates_with.clone()))
     }
 
     fn is_allowed(&self, policy: &Policy, mode: Mode) -> bool {
@@ -272,6 +291,7 @@ impl Life {
             biased;
             Ok(reason) = &mut self.cut => reason,
             reason = svid_gone(self.local.as_mut()) => reason,
+            reason = federation_gone(self.foreign.as_mut()) => reason,
         }
     }
 }
@@ -293,6 +313,20 @@ async fn svid_gone(local: Option<&mut LocalIdentity>) -> CutReason {
         // In the clear, and the entry is still there: nothing that counts has gone.
         None => std::future::pending().await,
     }
+}
+
+/// Resolves when the entry is no longer federated with the peer's trust domain.
+async fn federation_gone(
+    foreign: Option<&mut (TrustDomain, watch::Receiver<Arc<BTreeSet<TrustDomain>>>)>,
+) -> CutReason {
+    let Some((peer, federates_with)) = foreign else {
+        return std::future::pending().await;
+    };
+    if federates_with.wait_for(|now| !now.contains(peer)).await.is_ok() {
+        return CutReason::AuthorityGone;
+    }
+    // The entry is gone, which its SVID tells.
+    std::future::pending().await
 }
 
 /// Looks at live connections whenever the rules or the authorities change, and at their expiry

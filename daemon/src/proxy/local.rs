@@ -13,7 +13,7 @@ use super::tls::Credential;
 use crate::audit::{Direction, Outcome, RecordBuilder};
 use crate::identity::WorkloadIdentity;
 use crate::policy::DenyReason;
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{BundleSet, SpiffeId};
 use crate::sys::clock;
 use crate::workload::{CgroupId, Mode, ProcessClaim};
 
@@ -103,11 +103,22 @@ impl Local {
         Ok(credential)
     }
 
+    /// Whom it trusts: its own trust domain, and those that its entry is federated with.
+    pub(super) fn bundles(&self, proxy: &Proxy) -> Arc<BundleSet> {
+        let Some(identity) = &self.identity else {
+            return Arc::default();
+        };
+        let federates_with = Arc::clone(&identity.federates_with.borrow());
+        let own = identity.entry.spiffe_id.trust_domain();
+        Arc::new(proxy.bundles().within(own, &federates_with))
+    }
+
     /// What its connection hangs on.
     pub(super) fn standing(&self) -> Option<LocalIdentity> {
         self.identity.as_ref().map(|identity| LocalIdentity {
             id: identity.entry.spiffe_id.clone(),
             svid: identity.svid.clone(),
+            federates_with: identity.federates_with.clone(),
             authorities: Arc::clone(&self.authorities),
         })
     }

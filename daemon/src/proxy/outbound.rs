@@ -141,7 +141,7 @@ async fn shake_hands(
     let (alpn, sni) = (expectation.alpn().to_vec(), expectation.sni().map(str::to_owned));
     let offer = Offer { alpn: &alpn, sni: sni.as_deref() };
     let judge = Box::new(move |peer: &PeerIdentity| expectation.confirm(peer));
-    let trust = Trust { bundles: proxy.bundles(), clock: clock::now, judge };
+    let trust = Trust { bundles: local.bundles(proxy), clock: clock::now, judge };
     let start = Instant::now();
     let connecting = credential.connect(&socket, proxy.inbox(), offer, trust);
     match proxy

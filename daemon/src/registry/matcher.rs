@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{RegistrationEntry, RegistryError};
+use crate::spiffe::TrustDomain;
 use crate::workload::{Doubts, Selector, Selectors};
 
 /// How many near misses are told.
@@ -65,6 +66,11 @@ impl Registry {
             }
         }
         if errors.is_empty() { Ok(Self::file(by_id.into_values().collect())) } else { Err(errors) }
+    }
+
+    /// How many entries are federated with this trust domain.
+    pub fn federated_with(&self, domain: &TrustDomain) -> usize {
+        self.entries.iter().filter(|entry| entry.federates_with.contains(domain)).count()
     }
 
     fn file(entries: Vec<Arc<RegistrationEntry>>) -> Self {

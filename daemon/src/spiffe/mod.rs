@@ -17,7 +17,7 @@ mod verify_error;
 mod tests;
 
 pub use ::spiffe::{SpiffeId, TrustDomain};
-pub use bundle::{Authority, BundleError, BundleSet, TrustBundle};
+pub use bundle::{Authority, BundleDocument, BundleError, BundleSet, DocumentError, TrustBundle};
 pub use certificate::hex;
 pub use id::{IdError, MAX_ID_BYTES, parse_id, parse_trust_domain};
 pub use jwt::{

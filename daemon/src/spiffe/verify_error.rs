@@ -49,7 +49,7 @@ pub enum VerifyError {
     #[error("the subject is empty, but the SAN extension is not critical")]
     SanNotCritical,
     /// No bundle for the trust domain of the ID.
-    #[error("no trust bundle is known for trust domain {0}")]
+    #[error("no trust bundle is known for trust domain {0}, or the entry is not federated with it")]
     UntrustedDomain(TrustDomain),
     /// No path to an authority of the ID's own trust domain.
     #[error("no authority of the ID's trust domain signed this chain")]

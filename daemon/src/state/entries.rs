@@ -36,6 +36,14 @@ pub enum StateError {
     /// What is in it.
     #[error("what the daemon keeps is not valid:\n{0}")]
     Invalid(Problems),
+    /// The bundles of other trust domains.
+    #[error("{}: {what}; mend it, or remove it and set its bundles again (tacit bundle set)", path.display())]
+    Bundles {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 /// Why a change was refused; nothing of it is in force.

@@ -1,10 +1,12 @@
 //! What operators change while the daemon runs, and what outlives its restart: entries that stand
-//! in no file of the configuration. Kept in files of the daemon's own below the state directory,
-//! read by the rules of the configuration. Start at [`LiveEntries`].
+//! in no file of the configuration, and bundles of other trust domains. Kept in files of the daemon's own below the state directory,
+//! read by the rules of the configuration. Start at [`LiveEntries`] and [`ForeignBundles`].
 
+mod bundles;
 mod entries;
 
 #[cfg(test)]
 mod tests;
 
+pub use bundles::{BundleError, BundleSource, Enforce, ForeignBundles, KnownBundle};
 pub use entries::{Added, ChangeError, Conflict, LiveEntries, LiveEntry, StateError};

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::EntryDraft;
+use crate::identity::void_bundle;
 use crate::registry::{RegistrationEntry, Registry};
-use crate::spiffe::{TrustDomain, parse_trust_domain};
+use crate::spiffe::{BundleSet, TrustDomain, parse_trust_domain};
 use crate::workload::{Selector, Selectors};
 
 fn domain() -> TrustDomain {
@@ -158,4 +159,82 @@ async fn a_change_among_ten_thousand_entries_is_told_within_the_budget() {
     // Without optimisation everything takes several times as long.
     let budget = if cfg!(debug_assertions) { BUDGET * 10 } else { BUDGET };
     assert!(took[2] < budget, "{took:?}");
+}
+
+fn partner() -> TrustDomain {
+    parse_trust_domain("partner.org").unwrap()
+}
+
+/// The store, and what it has put in force last.
+fn bundles(dir: &Path) -> (ForeignBundles, Arc<std::sync::Mutex<BundleSet>>) {
+    let in_force = Arc::<std::sync::Mutex<BundleSet>>::default();
+    let told = Arc::clone(&in_force);
+    let enforce: Enforce = Box::new(move |bundles| *told.lock().unwrap() = bundles.clone());
+    (ForeignBundles::open(dir, domain(), enforce).unwrap(), in_force)
+}
+
+#[test]
+fn a_bundle_is_in_force_when_it_is_set_and_outlives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+    let bundle = void_bundle(&partner(), now).unwrap();
+    let (store, in_force) = bundles(&state);
+    let set = store.set(&partner(), &bundle.to_pem(), now).unwrap();
+    assert_eq!(**in_force.lock().unwrap().get(&partner()).unwrap(), bundle);
+    let mode = std::fs::metadata(state.join("bundles.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it says who is believed");
+
+    let (again, in_force) = bundles(&state);
+    assert_eq!(again.list().get(&partner()), Some(&set));
+    assert!(in_force.lock().unwrap().get(&partner()).is_some());
+    let document = set.document.to_json();
+    assert_eq!(again.set(&partner(), &document, now).unwrap(), set, "the same in SPIFFE's format");
+    again.delete(&partner()).unwrap();
+    assert!(in_force.lock().unwrap().get(&partner()).is_none());
+    assert!(matches!(again.delete(&partner()), Err(BundleError::Unknown(_))));
+    assert!(bundles(&state).0.list().is_empty());
+}
+
+#[test]
+fn what_is_no_bundle_changes_nothing_and_the_own_trust_domain_is_nobody_elses_affair() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, in_force) = bundles(dir.path());
+    let now = std::time::SystemTime::UNIX_EPOCH;
+    let own = void_bundle(&domain(), now).unwrap().to_pem();
+    assert!(matches!(store.set(&domain(), &own, now), Err(BundleError::Own(_))));
+    for (text, why) in [
+        ("", "has no authorities"),
+        ("{\"keys\":[]}", "tacit bundle delete"),
+        ("{\"keys\":{}}", "no SPIFFE bundle"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 0"),
+        ("{\"keys\":[{\"kty\":\"EC\",\"use\":\"jwt-svid\"}]}", "as a whole: key 0"),
+    ] {
+        let error = store.set(&partner(), text, now).unwrap_err().to_string();
+        assert!(error.contains("partner.org") && error.contains(why), "{text}: {error}");
+    }
+    assert!(store.list().is_empty() && !dir.path().join("bundles.json").exists());
+    assert_eq!(*in_force.lock().unwrap(), BundleSet::default());
+}
+
+#[test]
+fn a_bad_file_of_bundles_refuses_the_start_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bundles.json");
+    let refused = |text: &str, mode| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        ForeignBundles::open(dir.path(), domain(), Box::new(|_| {})).unwrap_err().to_string()
+    };
+    let one = |domain: &str, source: &str, bundle: &str| {
+        let value = format!("{{\"source\":\"{source}\",\"since\":1,\"bundle\":{bundle}}}");
+        format!("{{\"bundles\":{{\"{domain}\":{value}}}}}")
+    };
+    let empty = "{\"keys\":[]}";
+    assert!(refused("{", 0o600).contains("bundles.json: not readable"));
+    assert!(refused(&one("a/b", "set", empty), 0o600).contains("is no trust domain"));
+    assert!(refused(&one("example.org", "set", empty), 0o600).contains("own trust domain"));
+    assert!(refused(&one("partner.org", "dreamt", empty), 0o600).contains("`dreamt`"));
+    assert!(refused(&one("partner.org", "set", "{}"), 0o600).contains("partner.org is no SPIFFE"));
+    assert!(refused(&one("partner.org", "set", empty), 0o644).contains("chmod 600"));
 }

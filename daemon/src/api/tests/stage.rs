@@ -55,6 +55,10 @@ impl Issuer for Federated {
         self.bundles.subscribe()
     }
 
+    fn trust(&self, others: &BundleSet) {
+        self.ca.trust(others);
+    }
+
     fn authorities(&self) -> Vec<AuthorityStatus> {
         self.ca.authorities()
     }

@@ -1,7 +1,5 @@
 //! Does what `tacit entries` is told: asks the daemon, and shows what it says.
 
-use std::path::Path;
-
 use super::args::{Add, Change, Entries, Export, Import, Remove};
 use super::spire;
 
@@ -44,12 +42,7 @@ fn add_one(add: Add) -> Result<Exit, Fault> {
 }
 
 fn import_file(import: &Import) -> Result<Exit, Fault> {
-    let failed = |error| Fault::Read(import.file.clone(), error);
-    let text = if import.file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin().lock()).map_err(failed)?
-    } else {
-        std::fs::read_to_string(&import.file).map_err(failed)?
-    };
+    let text = client::read_file(&import.file)?;
     let entries = spire::read(&text, import.parent_id.as_deref())
         .map_err(|error| Fault::Spire(import.file.clone(), error))?;
     let source = import.file.display().to_string();

@@ -1,8 +1,8 @@
-//! Tables of things that are in force: scopes, entries, SVIDs, bundles.
+//! Tables of things that are in force: scopes, entries, SVIDs.
 
 use comfy_table::Cell;
 
-use crate::admin::dump::{BundleDump, EntriesChanged, EntryDump, ScopeDump, SvidDump};
+use crate::admin::dump::{EntriesChanged, EntryDump, ScopeDump, SvidDump};
 use crate::cli::output::{Columns, Tone, cell, clean, maybe, put, toned};
 
 pub(in crate::cli) fn scopes(scopes: &[ScopeDump]) -> String {
@@ -104,23 +104,4 @@ pub(in crate::cli) fn svids(svids: &[SvidDump]) -> String {
 
 fn failing(times: u32, error: &str) -> String {
     format!("failed {times} times: {error}")
-}
-
-pub(in crate::cli) fn bundles(bundles: &[BundleDump]) -> String {
-    let mut columns = Columns::new(&["TRUST DOMAIN", "KEY ID", "NOT AFTER", "NOTE"]);
-    for bundle in bundles {
-        for authority in &bundle.authorities {
-            columns.row([
-                cell(&bundle.trust_domain),
-                cell(&authority.key_id),
-                cell(&authority.not_after),
-                toned(authority.warning.as_deref().unwrap_or_default(), Tone::Bad),
-            ]);
-        }
-    }
-    let mut text = columns.render();
-    for bundle in bundles {
-        put(&mut text, format_args!("\n{}", bundle.pem.trim_end()));
-    }
-    text
 }

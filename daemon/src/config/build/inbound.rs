@@ -1,6 +1,6 @@
 //! Inbound rules: what `[[inbound]]` means.
 
-use super::values::{networks, patterns, ports};
+use super::values::{networks, peers, ports, workloads};
 use super::whole::{Around, rule_name};
 use crate::config::file::{InboundActionKind, InboundTable, Key};
 use crate::config::problem::{Place, Reader};
@@ -18,11 +18,11 @@ pub(super) fn rule(
     let own = around.trust_domain;
     let name = reader.given(key("name"), table.name);
     let name = rule_name(name, place, prefix, reader, around);
-    let workloads = patterns(key("workloads"), table.workloads, own, reader);
+    let workloads = workloads(key("workloads"), table.workloads, own, reader);
     let ports = ports(key("ports"), table.ports, reader);
     let from = networks(key("from"), table.from, reader).map_or(Networks::Any, Networks::of);
     let has_peers = table.peers.0.is_some();
-    let peers = patterns(key("peers"), table.peers, own, reader);
+    let peers = peers(key("peers"), table.peers, reader);
     let says = [
         place_of(key("unmarked_tls"), &table.unmarked_tls),
         place_of(key("plaintext"), &table.plaintext),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::values::{is_host_name, list, networks, patterns, ports};
+use super::values::{is_host_name, list, networks, peers, ports, workloads};
 use super::whole::{Around, rule_name};
 use crate::config::file::{Key, OutboundActionKind, OutboundTable};
 use crate::config::problem::{Place, Reader};
@@ -22,10 +22,10 @@ pub(super) fn rule(
     let own = around.trust_domain;
     let name = reader.given(key("name"), table.name);
     let name = rule_name(name, place, prefix, reader, around);
-    let workloads = patterns(key("workloads"), table.workloads, own, reader);
+    let workloads = workloads(key("workloads"), table.workloads, own, reader);
     let to = destinations((key("to"), table.to), (key("hosts"), table.hosts), reader, around);
     let ports = ports(key("ports"), table.ports, reader);
-    let peers = patterns(key("peers"), table.peers.clone(), own, reader);
+    let peers = peers(key("peers"), table.peers.clone(), reader);
     let alpn = alpn(key("alpn"), table.alpn.clone(), reader);
     let sni = sni(key("sni"), table.sni.clone(), reader);
     let dry_run = reader.or(&key("dry_run"), table.dry_run, false);

@@ -27,8 +27,27 @@ pub(super) fn list(
     Some((items, place))
 }
 
-/// Patterns of SPIFFE IDs in the node's own trust domain; empty if the key is absent.
-pub(super) fn patterns(
+/// Patterns of SPIFFE IDs of peers, of whatever trust domain; empty if the key is absent.
+pub(super) fn peers(
+    key: String,
+    field: Key<Vec<String>>,
+    reader: &mut Reader<'_>,
+) -> Vec<PeerPattern> {
+    patterns(key, field, None, reader)
+}
+
+/// Patterns of SPIFFE IDs of local workloads: in the node's own trust domain; empty if the key is
+/// absent.
+pub(super) fn workloads(
+    key: String,
+    field: Key<Vec<String>>,
+    own: Option<&TrustDomain>,
+    reader: &mut Reader<'_>,
+) -> Vec<PeerPattern> {
+    patterns(key, field, own, reader)
+}
+
+fn patterns(
     key: String,
     field: Key<Vec<String>>,
     own: Option<&TrustDomain>,
@@ -41,8 +60,7 @@ pub(super) fn patterns(
     for item in items {
         match PeerPattern::parse(&item) {
             Ok(pattern) if own.is_some_and(|own| own != pattern.trust_domain()) => {
-                let what =
-                    "is of another trust domain, whose identities this version cannot verify";
+                let what = "is of another trust domain, and no workload of this node";
                 let own = own.map_or("", TrustDomain::as_str);
                 let remedy = format!("name an identity of spiffe://{own}/");
                 reader.problem(&place.quoting(&item), what, remedy);

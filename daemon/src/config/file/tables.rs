@@ -52,7 +52,7 @@ pub(in crate::config) struct EntryTable {
     pub(in crate::config) hint: Key<String>,
     /// DNS names in its X.509-SVIDs, the first also as common name. Default: none.
     pub(in crate::config) dns_names: Key<Vec<String>>,
-    /// Names of other trust domains whose bundles its workloads get. Default: none.
+    /// Names of other trust domains that its workloads trust, by their bundles. Default: none.
     pub(in crate::config) federates_with: Key<Vec<String>>,
 }
 
@@ -72,8 +72,8 @@ pub(in crate::config) struct OutboundTable {
     pub(in crate::config) ports: Key<Ports>,
     /// `mtls`, `plaintext` or `refuse`. Required.
     pub(in crate::config) action: Key<OutboundActionWord>,
-    /// SPIFFE IDs, or patterns ending in `/*`, of which the server must prove one. Required for
-    /// mtls.
+    /// SPIFFE IDs, or patterns ending in `/*`, also of other trust domains, of which the server must
+    /// prove one. Required for mtls.
     pub(in crate::config) peers: Key<Vec<String>>,
     /// ALPN protocols to offer, 1 to 255 bytes each. Default: none.
     pub(in crate::config) alpn: Key<Vec<String>>,
@@ -97,8 +97,9 @@ pub(in crate::config) struct InboundTable {
     pub(in crate::config) from: Key<Vec<String>>,
     /// `allow` or `deny`. Required.
     pub(in crate::config) action: Key<InboundActionWord>,
-    /// SPIFFE IDs, or patterns ending in `/*`, of clients. Never speaks of a client that proves no
-    /// identity. Default: any.
+    /// SPIFFE IDs, or patterns ending in `/*`, of clients, also of other trust domains. Never speaks
+    /// of a client that proves no identity. Default: any, but in an allowing rule nobody of another
+    /// trust domain.
     pub(in crate::config) peers: Key<Vec<String>>,
     /// TLS without the mesh's mark: `terminate`, `passthrough` or `refuse`. Default: what a later
     /// rule says, or terminate.

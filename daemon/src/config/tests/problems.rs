@@ -211,7 +211,9 @@ fn outbound_rules() {
     let rule = |text: &str| format!("[[outbound]]\naction = \"mtls\"\n{text}\n");
     let peers = "peers = [\"spiffe://td/*\"]";
     check(&rule(""), &["outbound[0]: does not say whom", "spiffe://<trust domain>/*"]);
-    check(&rule("peers = [\"spiffe://td2/a\"]"), &["another trust domain"]);
+    good(&rule("peers = [\"spiffe://td2/a\"]"));
+    let workloads = format!("{peers}\nworkloads = [\"spiffe://td2/a\"]");
+    check(&rule(&workloads), &["workloads: `spiffe://td2/a`", "another trust domain"]);
     check(&rule("peers = [\"spiffe://td/a*\"]"), &["`spiffe://td/a*`", "may only stand"]);
     check(&rule("peers = []"), &["an empty list"]);
     check(&rule(&format!("{peers}\nto = []")), &["outbound[0].to", "an empty list"]);

@@ -174,6 +174,17 @@ impl Issuer for LocalCa {
         self.bundles.subscribe()
     }
 
+    fn trust(&self, others: &BundleSet) {
+        self.bundles.send_if_modified(|bundles| {
+            let together = bundles.beside(&self.settings.trust_domain, others);
+            let differs = together != **bundles;
+            if differs {
+                *bundles = Arc::new(together);
+            }
+            differs
+        });
+    }
+
     fn authorities(&self) -> Vec<AuthorityStatus> {
         let now = (self.settings.clock)();
         let status = |role, authority: &Authority, remedy| AuthorityStatus {
@@ -188,8 +199,9 @@ impl Issuer for LocalCa {
             signing.authority(),
             "less than a third of its life is left; give this node a new authority (tacit ca issue-node)",
         );
-        let bundles = self.bundles.borrow();
-        let roots = bundles.iter().flat_map(|bundle| bundle.authorities()).map(|root| {
+        let bundles = Arc::clone(&self.bundles.borrow());
+        let own = bundles.get(&self.settings.trust_domain);
+        let roots = own.into_iter().flat_map(|bundle| bundle.authorities()).map(|root| {
             status(
                 "root",
                 root,

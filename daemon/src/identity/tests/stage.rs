@@ -74,6 +74,8 @@ impl Issuer for TestIssuer {
         self.bundles.subscribe()
     }
 
+    fn trust(&self, _others: &BundleSet) {}
+
     fn authorities(&self) -> Vec<AuthorityStatus> {
         Vec::new()
     }

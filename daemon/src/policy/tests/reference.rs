@@ -108,6 +108,9 @@ fn rule_inbound<'a>(
         "mtls" => spec.peers.is_empty() || any(&spec.peers, peer),
         _ => spec.peers.is_empty(),
     };
+    // Of another trust domain only by name.
+    let domain = |id: &str| id.split('/').nth(2).map(str::to_owned);
+    let is_foreign = local.is_some_and(|local| domain(local) != domain(peer));
     let mut first = None;
     let mut denies = None;
     let mut admits = None;
@@ -127,7 +130,7 @@ fn rule_inbound<'a>(
         if from {
             said = said.or(spec.unmarked.map(|word| (word, (index, spec))));
             let does = match how {
-                "mtls" => listed(spec),
+                "mtls" => listed(spec) && !(spec.peers.is_empty() && is_foreign),
                 "plaintext" => spec.plaintext,
                 _ => false,
             };

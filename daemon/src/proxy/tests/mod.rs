@@ -3,6 +3,7 @@
 pub(in crate::proxy) mod ca;
 mod chain;
 mod cuts;
+mod federation;
 mod interop;
 mod node;
 mod refusals;

@@ -28,7 +28,7 @@ use crate::proxy::{
 };
 use crate::registry::{RegistrationEntry, Registry};
 use crate::shutdown::Tasks;
-use crate::spiffe::{BundleSet, X509Svid, parse_id};
+use crate::spiffe::{BundleSet, X509Svid, parse_id, parse_trust_domain};
 use crate::sys::cgroup::Cgroups;
 use crate::sys::{clock, sockets};
 use crate::workload::{
@@ -66,6 +66,8 @@ impl Issuer for TestIssuer {
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
         self.bundles.clone()
     }
+
+    fn trust(&self, _others: &BundleSet) {}
 
     fn authorities(&self) -> Vec<AuthorityStatus> {
         Vec::new()
@@ -119,13 +121,19 @@ impl Default for Wish {
 }
 
 pub(super) fn registry(id: &str) -> Arc<Registry> {
+    federated(id, &[])
+}
+
+pub(super) fn federated(id: &str, federates_with: &[&str]) -> Arc<Registry> {
     let uid = nix::unistd::geteuid();
-    let entry = RegistrationEntry::new(
+    let mut entry = RegistrationEntry::new(
         "only",
         parse_id(id).unwrap(),
         [Selector::new("unix", format!("uid:{uid}"))].into(),
         "test",
     );
+    let domains = federates_with.iter().map(|name| parse_trust_domain(name).unwrap());
+    entry.federates_with = domains.collect();
     Arc::new(Registry::new(vec![entry]).unwrap())
 }
 

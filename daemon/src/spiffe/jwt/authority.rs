@@ -112,6 +112,29 @@ impl Curve {
             Self::P521 => "P-521",
         }
     }
+
+    /// By its name in a JWK.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        [Self::P256, Self::P384, Self::P521].into_iter().find(|curve| curve.as_str() == name)
+    }
+
+    /// Bytes of a coordinate. Source: RFC 7518 §6.2.1.2.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+
+    /// The algorithm of signatures by its keys. Source: RFC 7518 §3.4.
+    pub(super) fn algorithm(self) -> &'static str {
+        match self {
+            Self::P256 => "ES256",
+            Self::P384 => "ES384",
+            Self::P521 => "ES512",
+        }
+    }
 }
 
 impl JwtAuthority {

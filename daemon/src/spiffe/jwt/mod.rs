@@ -10,6 +10,7 @@ mod verify;
 mod tests;
 
 pub use authority::{Curve, JwtAuthority, JwtKey};
+pub(super) use jwks::{JWT_SVID, jwk, read_jwk};
 pub use jwks::{KeyUse, jwks};
 pub use svid::{JwtClaims, JwtSvid, SigningInput};
 pub use verify::{JwtError, JwtIdentity, verify_jwt};

@@ -1,12 +1,7 @@
-//! Trust bundles: the authorities that may sign for a trust domain.
-//!
-//! Bundles of different trust domains are never merged (SPIFFE Federation §4.2): a [`BundleSet`]
-//! is asked for one trust domain and answers with that one's authorities only. An authority is
-//! read once, when the bundle is made, so that verification works on what is already understood.
+//! The authorities that may sign for a trust domain. An authority is read once, when the bundle is
+//! made, so that verification works on what is already understood.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls_pki_types::pem::PemObject as _;
@@ -15,10 +10,9 @@ use thiserror::Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::certificate::{key_id, system_time};
-use super::id::parse_id;
-use super::pem::pem_block;
-use super::{JwtAuthority, SpiffeId, TrustDomain};
+use crate::spiffe::certificate::{key_id, system_time};
+use crate::spiffe::pem::pem_block;
+use crate::spiffe::{JwtAuthority, TrustDomain, parse_id};
 
 /// A certificate of an authority, read.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,7 +28,7 @@ pub struct Authority {
     /// The public key: the content of the bit string in its `SubjectPublicKeyInfo`.
     pub public_key: Vec<u8>,
     /// How many intermediates may stand below it; none if it does not say.
-    pub(super) path_len: Option<u32>,
+    pub(in crate::spiffe) path_len: Option<u32>,
 }
 
 /// The authorities of one trust domain. Without any, nothing of that trust domain is valid.
@@ -46,10 +40,6 @@ pub struct TrustBundle {
     /// One for each authority, in the same order; in the form that path validation wants.
     anchors: Vec<TrustAnchor<'static>>,
 }
-
-/// Every bundle that this node knows, by trust domain.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct BundleSet(BTreeMap<TrustDomain, Arc<TrustBundle>>);
 
 /// Why certificates do not make a bundle. `index` counts from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -136,6 +126,12 @@ impl TrustBundle {
         &self.trust_domain
     }
 
+    /// Whether nothing at all is vouched for: every SVID of the trust domain is invalid.
+    /// Source: SPIFFE Trust Domain and Bundle §4.1.3.
+    pub fn is_empty(&self) -> bool {
+        self.authorities.is_empty() && self.jwt_authorities.is_empty()
+    }
+
     /// The authorities for JWT-SVIDs.
     pub fn jwt_authorities(&self) -> &[JwtAuthority] {
         &self.jwt_authorities
@@ -147,7 +143,7 @@ impl TrustBundle {
     }
 
     /// The authorities as anchors of paths, in the order of [`TrustBundle::authorities`].
-    pub(super) fn anchors(&self) -> &[TrustAnchor<'static>] {
+    pub(in crate::spiffe) fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.anchors
     }
 
@@ -189,42 +185,5 @@ impl fmt::Debug for Authority {
             .field("key_id", &self.key_id)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
-    }
-}
-
-impl BundleSet {
-    /// The bundle of this trust domain, and of no other.
-    pub fn get(&self, trust_domain: &TrustDomain) -> Option<&Arc<TrustBundle>> {
-        self.0.get(trust_domain)
-    }
-
-    /// The bundle that may vouch for this ID.
-    pub fn for_id(&self, id: &SpiffeId) -> Option<&Arc<TrustBundle>> {
-        self.get(id.trust_domain())
-    }
-
-    /// The same set with these bundles in place of those of their trust domains.
-    #[must_use]
-    pub fn with(&self, bundles: impl IntoIterator<Item = TrustBundle>) -> Self {
-        let mut all = self.0.clone();
-        let fresh = bundles.into_iter();
-        all.extend(fresh.map(|bundle| (bundle.trust_domain.clone(), Arc::new(bundle))));
-        Self(all)
-    }
-
-    /// All bundles, by trust domain.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<TrustBundle>> {
-        self.0.values()
-    }
-}
-
-impl FromIterator<TrustBundle> for BundleSet {
-    fn from_iter<I: IntoIterator<Item = TrustBundle>>(bundles: I) -> Self {
-        Self(
-            bundles
-                .into_iter()
-                .map(|bundle| (bundle.trust_domain.clone(), Arc::new(bundle)))
-                .collect(),
-        )
     }
 }

@@ -1,19 +1,12 @@
 //! What the control surface shows, as serde sees it: its own types, filled from the crate's.
 //! Field names are public. Times are UTC, RFC 3339; durations are seconds unless named otherwise.
 
-use std::time::SystemTime;
-
 use serde::{Deserialize, Serialize};
 
-pub use super::changes::{AddEntries, EntriesChanged, NewEntry};
-pub use super::explained::{
-    DecisionDump, ExplainDump, IdentityDump, NearMissDump, ProcessDump, RuleDump,
-};
-use super::health::Standing;
+use crate::admin::Standing;
 use crate::audit::{AuditHealth, format_time};
 use crate::identity::{AuthorityStatus, SvidStatus};
 use crate::registry::RegistrationEntry;
-use crate::spiffe::TrustBundle;
 use crate::workload::{PortSet, Scope, ScopeId};
 
 /// The origin of entries that no file declares.
@@ -192,17 +185,6 @@ pub struct SvidDump {
     pub last_error: Option<String>,
 }
 
-/// The bundle of one trust domain.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BundleDump {
-    /// The trust domain.
-    pub trust_domain: String,
-    /// Its authorities.
-    pub authorities: Vec<AuthorityDump>,
-    /// All of them, PEM.
-    pub pem: String,
-}
-
 /// What `doctor` found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoctorDump {
@@ -318,23 +300,6 @@ impl From<&AuthorityStatus> for AuthorityDump {
             key_id: status.key_id.clone(),
             not_after: format_time(status.not_after),
             warning: status.warning.map(str::to_owned),
-        }
-    }
-}
-
-impl BundleDump {
-    /// A bundle; `now` tells which of its authorities have ended.
-    pub fn new(bundle: &TrustBundle, now: SystemTime) -> Self {
-        let authorities = bundle.authorities().iter().map(|authority| AuthorityDump {
-            role: "root".to_owned(),
-            key_id: authority.key_id.clone(),
-            not_after: format_time(authority.not_after),
-            warning: (authority.not_after <= now).then(|| "has ended".to_owned()),
-        });
-        Self {
-            trust_domain: bundle.trust_domain().to_string(),
-            authorities: authorities.collect(),
-            pem: bundle.to_pem(),
         }
     }
 }

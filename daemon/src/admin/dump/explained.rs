@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::dump::{EntryDump, ScopeDump};
+use super::{EntryDump, ScopeDump};
 use crate::attest::ProcessEvidence;
 use crate::audit::{Direction, Record};
 use crate::registry::{Lookup, NearMiss, RegistrationEntry};
