@@ -3,7 +3,7 @@
 //! ```text
 //! main > app                     wires everything; nobody imports it
 //! cli                            the commands that talk to a running daemon
-//! proxy    api    admin          data plane, what programs ask, control surface
+//! proxy  api  files  admin       data plane, what programs ask or find in files, control surface
 //! identity        audit          which SVID · what happened
 //! attest                         who is this process
 //! policy  registry  |  bpf  sys  the rules  |  the machine (neither side sees the other)
@@ -19,6 +19,7 @@ pub mod audit;
 pub mod bpf;
 pub mod cli;
 pub mod config;
+pub mod files;
 pub mod identity;
 pub mod metrics;
 pub mod policy;

@@ -11,6 +11,7 @@ mod expiry;
 mod families;
 mod fast_open;
 mod federation;
+mod files;
 mod flood;
 mod full;
 mod full_disk;

@@ -10,6 +10,7 @@ use crate::api::{self, ApiLimits, ApiParts, WorkloadSocket};
 use crate::attest::{AttestSettings, Attestor};
 use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Writer};
 use crate::config::{Config, ProxyConfig, ReloadHandle};
+use crate::files::{self, FilesParts, Standings};
 use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer, LocalCa};
 use crate::metrics::Metrics;
 use crate::policy::DenyReason;
@@ -20,7 +21,8 @@ use crate::state::ForeignBundles;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 
-use super::StartError;
+use super::in_force::InForce;
+use super::{StartError, ground};
 
 /// Where the embedded CA keeps its files, below the state directory.
 pub(super) const CA_FOLDER: &str = "ca";
@@ -120,6 +122,30 @@ impl Base {
             limits,
         };
         tasks.spawn("Workload API", api::serve(parts, tasks.stop()));
+    }
+
+    /// Keeps SVIDs in files, where the configuration asks for it.
+    pub(super) fn keep_files(
+        &self,
+        tasks: &mut Tasks,
+        config: &Config,
+        in_force: &InForce,
+        cgroups: &Cgroups,
+    ) -> Result<(), StartError> {
+        let standings = Standings::default();
+        let commands = ground::commands_cgroup_of(&config.capture);
+        let parts = FilesParts {
+            sets: in_force.files.subscribe(),
+            identities: in_force.identities.clone(),
+            audit: self.audit.clone(),
+            standings: standings.clone(),
+            state_dir: config.node.state_dir.clone(),
+            commands: cgroups.mount().join(commands.trim_start_matches('/')),
+            clock: clock::now,
+        };
+        tasks.spawn("SVIDs in files", files::keep(parts, tasks.stop())?);
+        self.readiness.probe("SVIDs in files", move || standings.all());
+        Ok(())
     }
 
     /// Adds what readiness asks each time.

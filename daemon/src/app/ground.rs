@@ -44,6 +44,12 @@ pub(super) fn own_cgroup_of(capture: &CaptureConfig) -> String {
     format!("{}/tacit-{}", capture.cgroup.trim_end_matches('/'), capture.instance)
 }
 
+/// The cgroup of the commands that tell programs of new files; beside the daemon's own, which holds
+/// nothing but the daemon.
+pub(super) fn commands_cgroup_of(capture: &CaptureConfig) -> String {
+    format!("{}-commands", own_cgroup_of(capture))
+}
+
 /// A killed predecessor is listed until the kernel is done with it.
 fn wait_until_empty(cgroups: &Cgroups, path: &str) -> Result<(), StartError> {
     let patience = clock::since_boot() + PREDECESSOR;

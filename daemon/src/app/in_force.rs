@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::identity::Identities;
 use crate::policy::Policy;
 use crate::state::LiveEntries;
+use crate::workload::FileSet;
 
 use super::scopes::ScopeTable;
 
@@ -20,6 +21,8 @@ pub(super) struct InForce {
     pub(super) entries: LiveEntries,
     pub(super) identities: Identities,
     pub(super) policy: watch::Sender<Arc<Policy>>,
+    /// SVIDs that are kept in files.
+    pub(super) files: watch::Sender<Arc<Vec<FileSet>>>,
     pub(super) settled: watch::Sender<bool>,
 }
 
@@ -36,6 +39,7 @@ impl InForce {
             self.entries.declare(Arc::clone(&config.registry));
             self.identities.reconcile();
             self.policy.send_replace(policy);
+            self.files.send_replace(Arc::new(config.files.clone()));
         }
         self.settled.send_replace(true);
         scopes

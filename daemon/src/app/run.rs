@@ -81,6 +81,10 @@ pub fn uninstall(at: &Installation) -> Result<bool, StartError> {
         Err(source) => return Err(StartError::CgroupLeft { path, source }),
         Ok(()) => true,
     };
+    let commands = ground::commands_cgroup_of(&at.capture);
+    Cgroups::find()?
+        .remove_below(&commands)
+        .map_err(|source| StartError::CgroupLeft { path: commands, source })?;
     let pins = ground::pin_folder(&at.capture)?;
     let had_pins = pins.exists();
     Kernel::uninstall(&pins)?;
@@ -117,6 +121,7 @@ async fn serve(
     programs.met();
     base.watch(&started.in_force.identities, &reload);
     base.serve_workloads(&mut started.tasks, &config, &started.in_force.identities, &cgroups);
+    base.keep_files(&mut started.tasks, &config, &started.in_force, &cgroups)?;
 
     let audit = base.audit.clone();
     let loaded = Loaded::new(clock::now());
@@ -186,6 +191,7 @@ fn capture(
     let events = EventStream::take(&kernel)?;
     let counters = Arc::new(KernelCounters::take(&kernel)?);
     let settled = watch::Sender::new(true);
+    let files = watch::Sender::new(Arc::new(config.files.clone()));
     let proxy = Proxy::new(ProxyParts {
         identities: identities.clone(),
         bundles: identities.bundles(),
@@ -220,7 +226,7 @@ fn capture(
         lost: LostEvents::open(&config.node.state_dir),
     };
     last.spawn("numbers", numbers.run(last.stop()));
-    let in_force = InForce { table, entries, identities, policy, settled };
+    let in_force = InForce { table, entries, identities, policy, files, settled };
     Ok(Started { kernel, in_force, counters, tasks, last })
 }
 

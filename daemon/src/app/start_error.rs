@@ -10,6 +10,7 @@ use crate::admin::SocketError;
 use crate::api::ApiSocketError;
 use crate::audit::log::LogError;
 use crate::bpf::LoadError;
+use crate::files::KnownError;
 use crate::identity::CaError;
 use crate::state::StateError;
 use crate::sys::cgroup::CgroupError;
@@ -54,6 +55,9 @@ pub enum StartError {
         /// Its cgroup.
         path: String,
     },
+    /// What earlier daemons have written to files.
+    #[error(transparent)]
+    Files(#[from] KnownError),
     /// Uninstalling under a daemon that runs.
     #[error("a daemon answers at {socket}; stop it first")]
     StillRunning {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::policy::{InboundRule, OutboundRule, Policy};
 use crate::registry::Registry;
 use crate::spiffe::TrustDomain;
-use crate::workload::Scope;
+use crate::workload::{FileSet, Scope};
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Config {
     pub outbound: Vec<OutboundRule>,
     /// Rules for connections that local workloads accept, in the order of the files.
     pub inbound: Vec<InboundRule>,
+    /// SVIDs that are kept in files.
+    pub files: Vec<FileSet>,
     /// Addresses of the host names in rules, as they were looked up.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Host names in rules that could not be looked up since the daemon started: a rule matches
@@ -229,6 +231,7 @@ impl Config {
             registry: Arc::default(),
             outbound: Vec::new(),
             inbound: Vec::new(),
+            files: Vec::new(),
             addresses: BTreeMap::new(),
             unresolved: BTreeSet::new(),
         }

@@ -22,4 +22,4 @@ pub use issuer::{
 pub use resolve::{Identities, IdentityError, IdentitySettings, WorkloadIdentity};
 pub use rotation::{renew_at, retry_after};
 pub use slot::SvidStatus;
-pub use subscription::{Entitlement, HeldSvid, Subscription};
+pub use subscription::{Entitlement, EntryWatch, HeldSvid, Subscription};

@@ -283,6 +283,17 @@ impl Inner {
         Ok(entries.into_iter().map(place).collect())
     }
 
+    /// The entry with this id and the place of its SVID; as [`Inner::slot_of`].
+    pub(super) fn slot_by_id(&self, id: &str) -> Option<(Arc<RegistrationEntry>, Arc<Slot>)> {
+        let mut slots = self.slots();
+        let registry = Arc::clone(&self.registry.borrow());
+        let entries = registry.entries();
+        let at = entries.binary_search_by(|entry| entry.id.as_str().cmp(id)).ok()?;
+        let entry = Arc::clone(entries.get(at)?);
+        let slot = self.slot(&mut slots, &entry);
+        Some((entry, slot))
+    }
+
     fn slot(
         &self,
         slots: &mut HashMap<SlotKey, Arc<Slot>>,

@@ -46,6 +46,16 @@ pub struct Subscription {
     svids: Vec<watch::Receiver<Arc<X509Svid>>>,
 }
 
+/// Follows the SVID of one entry, whoever it is for.
+#[derive(Debug)]
+pub struct EntryWatch {
+    identities: Identities,
+    entry: String,
+    registry: watch::Receiver<Arc<Registry>>,
+    bundles: watch::Receiver<Arc<BundleSet>>,
+    svid: Option<watch::Receiver<Arc<X509Svid>>>,
+}
+
 impl Identities {
     async fn obtain_all(
         &self,
@@ -73,6 +83,17 @@ impl Identities {
             registry: self.inner.registry.clone(),
             bundles: self.bundles(),
             svids: Vec::new(),
+        }
+    }
+
+    /// Follows the SVID of the entry with this id, whether there is one or not yet.
+    pub fn watch_entry(&self, id: &str) -> EntryWatch {
+        EntryWatch {
+            identities: self.clone(),
+            entry: id.to_owned(),
+            registry: self.inner.registry.clone(),
+            bundles: self.bundles(),
+            svid: None,
         }
     }
 }
@@ -136,6 +157,48 @@ impl Subscription {
             () = change(&mut self.registry) => {}
             () = change(&mut self.bundles) => {}
             () = any_svid => {}
+        }
+    }
+}
+
+impl EntryWatch {
+    /// The SVID of the entry now, and every bundle that this node knows, which is never older.
+    ///
+    /// # Errors
+    /// `EntryGone` if there is no such entry, else the issuer's.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn current(&mut self) -> Result<(HeldSvid, Arc<BundleSet>), IssueError> {
+        self.svid = None;
+        // Seen before it is read: what changes in between is told by `changed`.
+        self.registry.mark_unchanged();
+        let inner = &self.identities.inner;
+        let (entry, slot) = inner.slot_by_id(&self.entry).ok_or(IssueError::EntryGone)?;
+        let mut svid = slot.obtain(&inner.source).await?;
+        let held = HeldSvid { entry, svid: Arc::clone(&svid.borrow_and_update()) };
+        // After the SVID, as for a process.
+        let bundles = Arc::clone(&self.bundles.borrow_and_update());
+        self.svid = Some(svid);
+        Ok((held, bundles))
+    }
+
+    /// Resolves when [`EntryWatch::current`] may say something else than it did.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn changed(&mut self) {
+        let svid = async {
+            match &mut self.svid {
+                // Closed is a change, too: the entry is gone, or the SVID has expired.
+                Some(svid) => drop(svid.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = change(&mut self.registry) => {}
+            () = change(&mut self.bundles) => {}
+            () = svid => {}
         }
     }
 }

@@ -110,6 +110,16 @@ impl Cgroups {
         fs::remove_dir(self.directory(path)?)
     }
 
+    /// Removes a cgroup with those right below it, as far as there are any; none may have processes.
+    pub fn remove_below(&self, path: &str) -> io::Result<()> {
+        let directory = self.directory(path)?;
+        let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
+        for entry in entries.flatten().filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())) {
+            fs::remove_dir(entry.path())?;
+        }
+        fs::remove_dir(directory)
+    }
+
     /// The pids of the processes in a cgroup, those below it not included.
     pub fn processes(&self, path: &str) -> io::Result<Vec<u32>> {
         let text = fs::read_to_string(self.directory(path)?.join("cgroup.procs"))?;

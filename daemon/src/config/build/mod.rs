@@ -2,6 +2,7 @@
 //! stand together. Collects every problem. Start at [`build`].
 
 mod entries;
+mod files;
 mod inbound;
 mod outbound;
 mod scopes;

@@ -297,7 +297,8 @@ fn word(
     default
 }
 
-fn interval(
+/// A duration that has a default and a range.
+pub(super) fn interval(
     key: &str,
     field: Key<Interval>,
     default: Duration,

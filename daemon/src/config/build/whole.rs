@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{entries, inbound, outbound, scopes, settings};
+use super::{entries, files, inbound, outbound, scopes, settings};
 use crate::config::file::{Document, Tables};
 use crate::config::names::Addresses;
 use crate::config::problem::{Place, Problem, Reader};
@@ -69,6 +69,7 @@ pub(in crate::config) fn build(
         parts.take(document.tables, &format!("{stem}/"), &mut reader, &mut around);
     }
     let registry = parts.registry(problems);
+    let files = files::settle(std::mem::take(&mut parts.files), registry.as_ref(), problems);
     let Around { mut warnings, unresolved, .. } = around;
     warnings.extend(registry.iter().flat_map(|registry| entries::twins(registry, &main.path)));
     warnings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
@@ -79,6 +80,7 @@ pub(in crate::config) fn build(
     config.registry = Arc::new(registry);
     config.outbound = parts.outbound;
     config.inbound = parts.inbound;
+    config.files = files;
     config.addresses = addresses;
     config.unresolved = unresolved;
     (Some(config), warnings)
@@ -114,6 +116,7 @@ struct Parts {
     entries: Vec<entries::Read>,
     outbound: Vec<crate::policy::OutboundRule>,
     inbound: Vec<crate::policy::InboundRule>,
+    files: Vec<files::Read>,
 }
 
 impl Parts {
@@ -139,6 +142,10 @@ impl Parts {
         for (index, (at, table)) in tables.inbound.into_iter().enumerate() {
             let place = Place::table(format!("inbound[{index}]"), at);
             self.inbound.extend(inbound::rule(table, &place, prefix, reader, around));
+        }
+        for (index, (at, table)) in tables.files.into_iter().enumerate() {
+            let place = Place::table(format!("files[{index}]"), at);
+            self.files.extend(files::file_set(table, &place, prefix, reader));
         }
     }
 

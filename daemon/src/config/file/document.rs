@@ -8,8 +8,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{
-    AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, InboundTable,
-    IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable,
+    AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, FilesTable,
+    InboundTable, IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable,
     WorkloadApiSection, keys_of,
 };
 use crate::config::problem::{Place, Problem, Reader, nearest};
@@ -44,6 +44,7 @@ pub(in crate::config) struct Tables {
     pub(in crate::config) entries: Vec<(usize, EntryTable)>,
     pub(in crate::config) outbound: Vec<(usize, OutboundTable)>,
     pub(in crate::config) inbound: Vec<(usize, InboundTable)>,
+    pub(in crate::config) files: Vec<(usize, FilesTable)>,
 }
 
 /// Which tables a file may have.
@@ -51,7 +52,7 @@ pub(in crate::config) struct Tables {
 pub(in crate::config) enum Part {
     /// The main file: all.
     Main,
-    /// An included file: scopes, entries and rules.
+    /// An included file: all that may stand any number of times.
     Included,
     /// What the daemon itself keeps: entries.
     State,
@@ -59,7 +60,7 @@ pub(in crate::config) enum Part {
 
 const SECTIONS: [&str; 9] =
     ["node", "capture", "attest", "issuer", "proxy", "workload_api", "audit", "admin", "log"];
-const TABLES: [&str; 4] = ["scope", "entry", "outbound", "inbound"];
+const TABLES: [&str; 5] = ["scope", "entry", "outbound", "inbound", "files"];
 
 /// Reads a file. `None` if it cannot be read or is not TOML, which is then told.
 pub(in crate::config) fn read(
@@ -140,6 +141,7 @@ fn tables_of(
             ("scope", _) => tables.scopes = list(name, value, reader),
             ("outbound", _) => tables.outbound = list(name, value, reader),
             ("inbound", _) => tables.inbound = list(name, value, reader),
+            ("files", _) => tables.files = list(name, value, reader),
             ("node", Part::Main) => sections.node = section(name, value, reader),
             ("capture", Part::Main) => sections.capture = section(name, value, reader),
             ("attest", Part::Main) => sections.attest = section(name, value, reader),
@@ -153,7 +155,7 @@ fn tables_of(
             ("log", Part::Main) => sections.log = section(name, value, reader),
             (_, Part::Included) if SECTIONS.contains(&name) => reader.problem(
                 &Place::table(name, at),
-                "an included file holds scopes, entries and rules only",
+                "an included file holds scopes, entries, rules and files only",
                 format!("move [{name}] to the main file"),
             ),
             _ => unknown(name, "", at, &[SECTIONS.as_slice(), TABLES.as_slice()].concat(), reader),

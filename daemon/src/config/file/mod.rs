@@ -17,5 +17,5 @@ pub(super) use sections::{
     AdminSection, AttestSection, AuditSection, CaptureSection, IssuerSection, LogSection,
     NodeSection, ProxySection, WorkloadApiSection,
 };
-pub(super) use tables::{EntryTable, InboundTable, OutboundTable, ScopeTable};
+pub(super) use tables::{EntryTable, FilesTable, InboundTable, OutboundTable, ScopeTable};
 pub(super) use words::{InboundActionKind, OutboundActionKind, UserWord};

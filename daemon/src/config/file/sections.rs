@@ -21,7 +21,7 @@ pub(in crate::config) struct NodeSection {
     /// Directory of what does not. Default: `/run/tacit`.
     pub(in crate::config) run_dir: Key<PathBuf>,
     /// Directory of more files (`*.toml`, sorted by name) with `[[scope]]`, `[[entry]]`,
-    /// `[[outbound]]` and `[[inbound]]`; relative to the main file. Default: none.
+    /// `[[outbound]]`, `[[inbound]]` and `[[files]]`; relative to the main file. Default: none.
     pub(in crate::config) include_dir: Key<PathBuf>,
 }
 

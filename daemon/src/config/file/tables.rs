@@ -1,11 +1,13 @@
 //! The tables that may stand any number of times, in the main file and in included ones.
 //! They are reloaded at once when a file changes.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use super::words::{
-    FailWord, InboundActionWord, ModeWord, OutboundActionWord, PlaintextWord, TransportsWord,
-    UnmarkedTlsWord, UserWord,
+    FailWord, InboundActionWord, ModeWord, OutboundActionWord, PlaintextWord, SignalWord,
+    TransportsWord, UnmarkedTlsWord, UserWord,
 };
 use super::{Interval, Key, Ports};
 
@@ -108,4 +110,35 @@ pub(in crate::config) struct InboundTable {
     pub(in crate::config) plaintext: Key<PlaintextWord>,
     /// Whether the rule only notes in records what it would have done. Default: false.
     pub(in crate::config) dry_run: Key<bool>,
+}
+
+/// `[[files]]`: an SVID, its key and the bundle in files, for a program that reads only files.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct FilesTable {
+    /// Unique name, shown in records. Default: `files[0]` and so on.
+    pub(in crate::config) name: Key<String>,
+    /// The identity, which an entry of the configuration gives. This or `entry` is required.
+    pub(in crate::config) spiffe_id: Key<String>,
+    /// Id of the entry, where several give the identity. Default: the first by its id.
+    pub(in crate::config) entry: Key<String>,
+    /// Where the files are: an absolute path without symbolic links, that nobody but root and the
+    /// owner may write to. Required.
+    pub(in crate::config) directory: Key<PathBuf>,
+    /// Name of the file with the SVID and its intermediates. Default: `svid.pem`.
+    pub(in crate::config) certificate: Key<String>,
+    /// Name of the file with the key; that of `certificate` joins both. Default: `svid.key`.
+    pub(in crate::config) key: Key<String>,
+    /// Name of the file with the bundle of the trust domain. Default: `bundle.pem`.
+    pub(in crate::config) bundle: Key<String>,
+    /// `user` or `user:group`, by name or number; the files are theirs. Required.
+    pub(in crate::config) owner: Key<UserWord>,
+    /// File with the pid of a process of the owner, which gets `signal`. Default: none.
+    pub(in crate::config) pid_file: Key<PathBuf>,
+    /// Signal for that process after each change. Default: `SIGHUP`, with a `pid_file`.
+    pub(in crate::config) signal: Key<SignalWord>,
+    /// Program and arguments to run as the owner after each change. Default: none.
+    pub(in crate::config) command: Key<Vec<String>>,
+    /// Duration; how long it may run. Default: `10s`; `100ms` to `5m`.
+    pub(in crate::config) command_timeout: Key<Interval>,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use crate::config::problem::nearest;
 use crate::config::{LogFormat, LogLevel};
 use crate::policy::UnmarkedTls;
-use crate::workload::{FailMode, Mode, OtherTransports};
+use crate::workload::{FailMode, Mode, OtherTransports, ReloadSignal};
 
 macro_rules! words {
     ($(#[$doc:meta] $name:ident($target:ty) { $($word:literal => $value:expr,)+ })+) => {$(
@@ -65,6 +65,16 @@ words! {
     PlaintextWord(bool) {
         "admit" => true,
         "refuse" => false,
+    }
+    /// `files.signal`.
+    SignalWord(ReloadSignal) {
+        "SIGHUP" => ReloadSignal::Hup,
+        "SIGUSR1" => ReloadSignal::Usr1,
+        "SIGUSR2" => ReloadSignal::Usr2,
+        "SIGTERM" => ReloadSignal::Term,
+        "SIGINT" => ReloadSignal::Int,
+        "SIGQUIT" => ReloadSignal::Quit,
+        "SIGWINCH" => ReloadSignal::Winch,
     }
     /// `log.level`.
     LogLevelWord(LogLevel) {

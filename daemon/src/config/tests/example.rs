@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::file::{
-    AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, InboundTable,
-    IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable,
+    AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, FilesTable,
+    InboundTable, IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable,
     WorkloadApiSection, keys_of,
 };
 use crate::spiffe::parse_trust_domain;
@@ -38,14 +38,14 @@ fn every_key_of_the_example_is_understood() {
     std::fs::create_dir(files.path("conf.d")).unwrap();
     let (config, warnings) = files.load().unwrap_or_else(|problems| panic!("{problems}"));
     assert!(warnings.is_empty(), "{warnings:?}");
-    let found = (config.scopes.len(), config.registry.entries().len());
-    assert_eq!((found, config.outbound.len(), config.inbound.len()), ((2, 2), 1, 1));
+    let found = (config.scopes.len(), config.registry.entries().len(), config.files.len());
+    assert_eq!((found, config.outbound.len(), config.inbound.len()), ((2, 2, 2), 1, 1));
 }
 
 #[test]
 fn the_example_has_every_key() {
     let table: toml::Table = complete().parse().unwrap();
-    let sections: [(&str, &[&str]); 13] = [
+    let sections: [(&str, &[&str]); 14] = [
         ("node", keys_of::<NodeSection>()),
         ("capture", keys_of::<CaptureSection>()),
         ("attest", keys_of::<AttestSection>()),
@@ -59,12 +59,17 @@ fn the_example_has_every_key() {
         ("entry", keys_of::<EntryTable>()),
         ("outbound", keys_of::<OutboundTable>()),
         ("inbound", keys_of::<InboundTable>()),
+        ("files", keys_of::<FilesTable>()),
     ];
     for (name, keys) in sections {
         assert!(!keys.is_empty(), "{name}");
-        let section = table[name].as_table().or_else(|| table[name][0].as_table()).unwrap();
+        let sections: Vec<&toml::Table> = match &table[name] {
+            toml::Value::Array(tables) => tables.iter().filter_map(toml::Value::as_table).collect(),
+            one => vec![one.as_table().unwrap()],
+        };
         for key in keys {
-            assert!(section.contains_key(*key), "[{name}] lacks {key}");
+            let has = sections.iter().any(|section| section.contains_key(*key));
+            assert!(has, "[{name}] lacks {key}");
         }
     }
 }

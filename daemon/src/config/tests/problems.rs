@@ -3,7 +3,7 @@
 use super::*;
 use crate::policy::{Networks, OutboundAction};
 use crate::spiffe::TrustDomain;
-use crate::workload::{FailMode, Mode, OtherTransports};
+use crate::workload::{FailMode, Mode, OtherTransports, ReloadSignal, Told};
 
 const NODE: &str = "[node]\ntrust_domain = \"td\"\n";
 
@@ -259,6 +259,48 @@ fn inbound_rules() {
     let config = good(&rule("plaintext = \"admit\"\nfrom = [\"10.0.0.0/8\"]"));
     assert_eq!(&*config.inbound[0].name, "inbound[0]");
     assert_eq!(config.policy().inbound, config.inbound);
+}
+
+#[test]
+fn svids_in_files() {
+    let entry =
+        "[[entry]]\nid = \"a\"\nspiffe_id = \"spiffe://td/a\"\nselectors = [\"unix:uid:1\"]\n";
+    let files = |text: &str| format!("{entry}[[files]]\n{text}\n");
+    let whole = "spiffe_id = \"spiffe://td/a\"\ndirectory = \"/run/a\"\nowner = \"4711:4712\"\n";
+    let with = |text: &str| files(&format!("{whole}{text}"));
+    let config = good(&with("command = [\"/bin/true\"]\ncommand_timeout = \"1s\""));
+    let set = &config.files[0];
+    assert_eq!((&*set.name, &*set.entry), ("files[0]", "a"));
+    assert_eq!((set.owner.uid, set.owner.gid), (4711, 4712));
+    assert!(matches!(&set.told, Told::Command { timeout, .. } if timeout.as_secs() == 1));
+    let config = good(&with("pid_file = \"/run/a.pid\""));
+    assert!(matches!(config.files[0].told, Told::Signal { signal: ReloadSignal::Hup, .. }));
+    assert_eq!(good(&with("key = \"svid.pem\"")).files[0].key, "svid.pem");
+
+    let without = |key: &str| {
+        let lines = whole.lines().filter(|line| !line.starts_with(key)).collect::<Vec<_>>();
+        files(&lines.join("\n"))
+    };
+    check(&without("spiffe_id"), &["files[0]: does not say whose SVID"]);
+    check(&without("directory"), &["files[0]: has no directory"]);
+    check(&without("owner"), &["files[0]: has no owner"]);
+    let other = with("").replace("td/a\"\ndir", "td/b\"\ndir");
+    check(&other, &["files[0].spiffe_id: `spiffe://td/b`: no entry of the configuration gives"]);
+    check(&with("entry = \"b\""), &["files[0].entry: `b`: no entry"]);
+    check(&with("directory = \"run\"").replacen("directory = \"/run/a\"\n", "", 1), &["absolute"]);
+    let root = with("").replace("/run/a", "/");
+    check(&root, &["files[0].directory", "cannot hold the files"]);
+    check(&with("key = \"../x\""), &["files[0].key: `../x`: is no name of a file"]);
+    check(&with("key = \"bundle.pem\""), &["the bundle has the name of another file"]);
+    check(&with("").replace("4711:4712", "nobody-here"), &["no such user on this host"]);
+    check(&with("").replace("4711:4712", "4711"), &["files[0].owner", "its group is not known"]);
+    check(&with("signal = \"SIGHUP\""), &["files[0].signal: `SIGHUP`: would reach nobody"]);
+    check(&with("pid_file = \"/a\"\nsignal = \"SIGKILL\""), &["not one of SIGHUP"]);
+    check(&with("command = [\"reload\"]"), &["does not begin with an absolute path"]);
+    check(&with("command = [\"/a\"]\ncommand_timeout = \"1h\""), &["out of range"]);
+    check(&with("pid_file = \"/a\"\ncommand = [\"/a\"]"), &["tells its program twice"]);
+    let twice = format!("{}[[files]]\n{whole}", with(""));
+    check(&twice, &["files[1]: the files at", "are in the same directory"]);
 }
 
 #[test]
