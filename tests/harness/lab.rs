@@ -74,6 +74,17 @@ impl Lab {
         })
     }
 
+    /// As [`Lab::check`], with node a alone, which makes a root of its own.
+    ///
+    /// # Errors
+    /// When the lab cannot be made or the test fails.
+    pub fn alone(rules: &Rules, test: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        let lab = Self::without_daemons()?;
+        lab.a.configure(rules)?;
+        lab.a.start()?;
+        lab.tried(test)
+    }
+
     fn tried(&self, test: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         test(self).with_context(|| format!("\n{}\n{}", self.a.report(), self.b.report()))
     }
@@ -190,6 +201,36 @@ impl Lab {
         let issued = tacit::sys::clock::now() + left - LIFE;
         issue_node(&self.dir.join("root"), &node.name, &directory, issued)
             .context("cannot issue an authority")
+    }
+
+    /// Another root for the lab's trust domain, in a directory of this name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn another_root(&self, name: &str) -> Result<PathBuf> {
+        let root = self.dir.join(name);
+        ca::init(&root, TRUST_DOMAIN)?;
+        Ok(root)
+    }
+
+    /// Has this node request an authority, this root sign it, and the node take it: as an operator
+    /// does, with a file that is carried.
+    ///
+    /// # Errors
+    /// When one of these commands fails.
+    pub fn carry_request(&self, node: &Node, root: &Path, more: &[&str]) -> Result<String> {
+        let path = |name: &str| self.dir.join(format!("{}.{name}", node.name));
+        let (request, signed) = (path("csr"), path("pem"));
+        let [root, request, signed] = [root, &request, &signed].map(|it| it.to_string_lossy());
+        node.ask(&["ca", "request", "--out", &request])?;
+        let words = ["ca", "sign", "--directory", &root, "--request", &request, "--out", &signed];
+        node.tacit(&words)?.ok()?;
+        node.ask(&[&["ca", "accept", &*signed], more].concat())
+    }
+
+    /// The root that the lab's nodes share.
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
     }
 
     /// A directory for files of the test.

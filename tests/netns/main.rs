@@ -6,6 +6,7 @@
 mod absence;
 mod aftermath;
 mod attribution;
+mod authorities;
 mod denials;
 mod expiry;
 mod families;

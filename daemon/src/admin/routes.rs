@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::dump::{AddEntries, DeleteBundle, SetBundle};
+use super::dump::{AddEntries, CaOrder, DeleteBundle, SetBundle};
 use super::{Asker, Changes, ExplainTarget, Readiness, Refused, Snapshots, Standing};
 use crate::metrics::Metrics;
 
@@ -31,6 +31,7 @@ pub(super) fn control(snapshots: Arc<dyn Snapshots>) -> Router {
         .route("/v1/entries", get(|State(it): Shared| async move { Json(it.entries()) }))
         .route("/v1/svids", get(|State(it): Shared| async move { Json(it.svids()) }))
         .route("/v1/bundles", get(|State(it): Shared| async move { Json(it.bundles()) }))
+        .route("/v1/ca", get(|State(it): Shared| async move { Json(it.authorities()) }))
         .route("/v1/doctor", get(|State(it): Shared| async move { answer(it.doctor().await) }))
         .route("/v1/explain", get(explain))
         .route("/v1/reload", post(|State(it): Shared| async move { answer(it.reload().await) }))
@@ -44,6 +45,7 @@ pub(super) fn changes(changes: Arc<dyn Changes>) -> Router {
         .route("/v1/entries/remove", post(remove_entries))
         .route("/v1/bundles/set", post(set_bundle))
         .route("/v1/bundles/delete", post(delete_bundle))
+        .route("/v1/ca", post(change_authorities))
         .layer(DefaultBodyLimit::max(LARGEST_ORDER))
         .with_state(changes)
 }
@@ -81,6 +83,14 @@ async fn delete_bundle(
     Json(order): Json<DeleteBundle>,
 ) -> Response {
     answer(it.delete_bundle(order, asker).await)
+}
+
+async fn change_authorities(
+    State(it): Changing,
+    ConnectInfo(asker): By,
+    Json(order): Json<CaOrder>,
+) -> Response {
+    answer(it.change_authorities(order, asker).await)
 }
 
 /// The routes of the loopback port.

@@ -7,7 +7,8 @@ use std::pin::Pin;
 use thiserror::Error;
 
 use super::dump::{
-    BundleDump, DoctorDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
+    BundleDump, CaDump, DoctorDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump,
+    SvidDump,
 };
 use super::target::ExplainTarget;
 use crate::audit::Record;
@@ -45,6 +46,9 @@ pub trait Snapshots: Send + Sync + 'static {
 
     /// The SVIDs held.
     fn svids(&self) -> Vec<SvidDump>;
+
+    /// The authorities of this node.
+    fn authorities(&self) -> CaDump;
 
     /// The bundles of the trust domains that are known.
     fn bundles(&self) -> Vec<BundleDump>;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dump::{
-    AddEntries, BundleChanged, BundleDump, DeleteBundle, DoctorDump, EntriesChanged, EntryDump,
-    ExplainDump, ReloadDump, ScopeDump, SetBundle, StatusDump, SvidDump,
+    AddEntries, BundleChanged, BundleDump, CaChanged, CaDump, CaOrder, DeleteBundle, DoctorDump,
+    EntriesChanged, EntryDump, ExplainDump, ReloadDump, ScopeDump, SetBundle, StatusDump, SvidDump,
 };
 use super::*;
 use crate::audit::{Event, Record};
@@ -41,6 +41,10 @@ impl Snapshots for Small {
         Vec::new()
     }
 
+    fn authorities(&self) -> CaDump {
+        CaDump::default()
+    }
+
     fn bundles(&self) -> Vec<BundleDump> {
         Vec::new()
     }
@@ -68,6 +72,13 @@ impl Snapshots for Small {
 struct Asked(std::sync::Mutex<Vec<(String, Asker)>>);
 
 impl Changes for Asked {
+    fn change_authorities(&self, order: CaOrder, asker: Asker) -> Answer<'_, CaChanged> {
+        Box::pin(async move {
+            self.0.lock().unwrap().push((order.as_str().to_owned(), asker));
+            Ok(CaChanged::default())
+        })
+    }
+
     fn add_entries(&self, order: AddEntries, asker: Asker) -> Answer<'_, EntriesChanged> {
         Box::pin(async move {
             let added: Vec<_> = order.entries.into_iter().map(|entry| entry.spiffe_id).collect();

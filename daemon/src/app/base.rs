@@ -11,7 +11,7 @@ use crate::attest::{AttestSettings, Attestor};
 use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Writer};
 use crate::config::{Config, ProxyConfig, ReloadHandle};
 use crate::files::{self, FilesParts, Standings};
-use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer, LocalCa};
+use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer as _, LocalCa};
 use crate::metrics::Metrics;
 use crate::policy::DenyReason;
 use crate::proxy::ProxySettings;
@@ -34,7 +34,7 @@ pub(super) struct Base {
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Audit,
     pub(super) bundles: ForeignBundles,
-    issuer: Arc<dyn Issuer>,
+    pub(super) ca: Arc<LocalCa>,
     workload_socket: Option<WorkloadSocket>,
     socket: AdminSocket,
     health: Option<HealthListener>,
@@ -55,8 +55,8 @@ impl Base {
             node.name.clone(),
         );
         ca.backdate = config.issuer.backdate;
-        let issuer: Arc<dyn Issuer> = Arc::new(LocalCa::open(ca)?);
-        let known = Arc::clone(&issuer);
+        let ca = Arc::new(LocalCa::open(ca)?);
+        let known = Arc::clone(&ca);
         let bundles = ForeignBundles::open(
             &node.state_dir,
             node.trust_domain.clone(),
@@ -75,8 +75,7 @@ impl Base {
         let workload_socket = api.enabled.then(|| WorkloadSocket::bind(&api.socket)).transpose()?;
         let socket = AdminSocket::bind(&config.admin.socket)?;
         let readiness = Readiness::default();
-        let base =
-            Self { readiness, metrics, audit, bundles, issuer, workload_socket, socket, health };
+        let base = Self { readiness, metrics, audit, bundles, ca, workload_socket, socket, health };
         Ok((base, writer))
     }
 
@@ -96,7 +95,8 @@ impl Base {
             jwt_svid_ttl: config.issuer.jwt_svid_ttl,
             ..IdentitySettings::default()
         };
-        Identities::new(attestor, registry, Arc::clone(&self.issuer), settings)
+        let issuer: Arc<LocalCa> = Arc::clone(&self.ca);
+        Identities::new(attestor, registry, issuer, settings)
     }
 
     /// Serves programs that know SPIFFE, if the configuration wants it.

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::admin::dump::{
-    AddEntries, BundleChanged, DeleteBundle, EntriesChanged, NewEntry, SetBundle,
+    AddEntries, BundleChanged, CaChanged, CaOrder, DeleteBundle, EntriesChanged, NewEntry,
+    SetBundle,
 };
 use crate::admin::{Answer, Asker, Changes, Refused};
 use crate::audit::Audit;
@@ -15,12 +16,15 @@ use crate::state::{BundleError, ChangeError, ForeignBundles, KnownBundle, LiveEn
 use crate::sys::clock;
 use crate::sys::private_files::FileError;
 
+use super::authorities::Authorities;
+
 /// Does what is asked, and records it.
 #[derive(Debug)]
 pub(super) struct Operations {
     pub(super) audit: Audit,
     pub(super) entries: LiveEntries,
     pub(super) bundles: ForeignBundles,
+    pub(super) authorities: Authorities,
 }
 
 impl Changes for Operations {
@@ -76,6 +80,10 @@ impl Changes for Operations {
             self.audit.order("bundle_deleted", format!("{domain}, by {asker}")).await;
             Ok(self.bundle_changed(&domain, None))
         })
+    }
+
+    fn change_authorities(&self, order: CaOrder, asker: Asker) -> Answer<'_, CaChanged> {
+        Box::pin(self.authorities.obey(order, asker))
     }
 }
 

@@ -2,6 +2,7 @@
 //! folder that knows all modules; nobody imports it. Start at [`run()`].
 // oversize: one file per thing that is kept going; what they have in common is this module
 
+mod authorities;
 mod base;
 mod changes;
 mod connections;

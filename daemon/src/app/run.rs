@@ -20,6 +20,7 @@ use crate::sys::{clock, netns, process};
 use crate::telemetry;
 use crate::workload::NetnsCookie;
 
+use super::authorities::Authorities;
 use super::base::{self, Base};
 use super::changes::Operations;
 use super::connections::PassingBy;
@@ -95,6 +96,7 @@ pub fn uninstall(at: &Installation) -> Result<bool, StartError> {
 struct Started {
     kernel: Arc<Kernel>,
     in_force: InForce,
+    proxy: Arc<Proxy>,
     counters: Arc<KernelCounters>,
     /// What ends when the daemon drains.
     tasks: Tasks,
@@ -133,6 +135,14 @@ async fn serve(
         clock: clock::now,
     };
     started.tasks.spawn("reloads", reloads.tell(started.tasks.stop()));
+    let authorities = Authorities {
+        ca: Arc::clone(&base.ca),
+        identities: started.in_force.identities.clone(),
+        proxy: started.proxy,
+        audit: audit.clone(),
+    };
+    let recording = authorities.clone().record(started.last.stop());
+    started.last.spawn("authorities", recording);
     let daemon = Arc::new(Daemon {
         started: loaded.at(),
         loaded,
@@ -141,6 +151,7 @@ async fn serve(
         counters: started.counters,
         audit: audit.clone(),
         identities: started.in_force.identities,
+        authorities: authorities.clone(),
         entries: started.in_force.entries.clone(),
         bundles: base.bundles.clone(),
         policy: started.in_force.policy.subscribe(),
@@ -154,7 +165,7 @@ async fn serve(
     started.tasks.spawn("configuration", reloader.run(stop.clone()));
     started.tasks.spawn("hang-up", reload_on_hangup(hang_up, stop));
     let (entries, bundles) = (started.in_force.entries, base.bundles.clone());
-    let changes = Arc::new(Operations { audit: audit.clone(), entries, bundles });
+    let changes = Arc::new(Operations { audit: audit.clone(), entries, bundles, authorities });
     base.serve(&mut started.last, daemon, changes);
     tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
     until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;
@@ -204,7 +215,7 @@ fn capture(
         settings: base::proxy_settings(&config.proxy),
     });
     serve_proxy(&mut tasks, listeners, &proxy)?;
-    last.spawn("live connections", proxy::keep_watch(proxy, last.stop()));
+    last.spawn("live connections", proxy::keep_watch(Arc::clone(&proxy), last.stop()));
     last.spawn("renewal", identities.clone().run(last.stop()));
     tasks.spawn("signs of life", tasks::beat(Arc::clone(&kernel), stop.clone()));
     kernel.attach()?;
@@ -227,7 +238,7 @@ fn capture(
     };
     last.spawn("numbers", numbers.run(last.stop()));
     let in_force = InForce { table, entries, identities, policy, files, settled };
-    Ok(Started { kernel, in_force, counters, tasks, last })
+    Ok(Started { kernel, in_force, proxy, counters, tasks, last })
 }
 
 /// Serves each of the listeners.

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::admin::dump::{
-    AuditDump, AuthorityDump, BundleDump, ConnectionCounts, CounterDump, DoctorDump, EntryDump,
-    ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
+    AuditDump, AuthorityDump, BundleDump, CaDump, ConnectionCounts, CounterDump, DoctorDump,
+    EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
 };
 use crate::admin::{Answer, ExplainTarget, Readiness, Snapshots};
 use crate::audit::{Audit, Direction, Record, format_time};
@@ -24,6 +24,7 @@ use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 use crate::workload::NetnsCookie;
 
+use super::authorities::Authorities;
 use super::doctor;
 use super::scopes::{Placed, ScopeTable};
 use super::tasks::Loaded;
@@ -38,6 +39,7 @@ pub(super) struct Daemon {
     pub(super) counters: Arc<KernelCounters>,
     pub(super) audit: Audit,
     pub(super) identities: Identities,
+    pub(super) authorities: Authorities,
     pub(super) entries: LiveEntries,
     pub(super) bundles: ForeignBundles,
     pub(super) policy: watch::Receiver<Arc<Policy>>,
@@ -109,6 +111,10 @@ impl Snapshots for Daemon {
 
     fn svids(&self) -> Vec<SvidDump> {
         self.identities.svids().iter().map(SvidDump::from).collect()
+    }
+
+    fn authorities(&self) -> CaDump {
+        self.authorities.dump()
     }
 
     fn bundles(&self) -> Vec<BundleDump> {

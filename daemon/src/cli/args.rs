@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bundle::Bundle;
+use super::ca::Ca;
 use super::entries::Entries;
 use crate::admin::ExplainTarget;
 use crate::audit::log::AddressQuery;
@@ -194,77 +195,6 @@ pub(super) struct Explain {
     pub(super) listing: Listing,
 }
 
-/// Where the embedded CA is.
-#[derive(Debug, Args)]
-pub(super) struct CaDirectory {
-    /// Directory of the CA
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/tacit/ca")]
-    pub(super) directory: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Ca {
-    /// Make a root and, under it, the authority of this node
-    #[command(
-        long_about = "Makes a root and, under it, the authority of this node, in a directory that \
-            does not exist yet. The root's key is needed only to issue authorities: move it to a \
-            safe place. The authority of a node is valid for one year. Where the root's key is \
-            beside it, the daemon renews it; elsewhere give the node a new one in time.",
-        after_help = "Example:\n  tacit ca init --trust-domain example.org --node db1"
-    )]
-    Init {
-        #[command(flatten)]
-        place: CaDirectory,
-        /// The trust domain, such as example.org
-        #[arg(long, value_parser = trust_domain)]
-        trust_domain: TrustDomain,
-        /// Name of this node
-        #[arg(long)]
-        node: String,
-    },
-    /// Make the authority of another node
-    #[command(
-        long_about = "Makes the authority of another node, signed by this root. Carry the output \
-            directory to that node; it becomes its CA directory, which must not exist there yet.",
-        after_help = "Example:\n  tacit ca issue-node --node web1 --out ./web1\n  \
-            ssh root@web1 mkdir -p /var/lib/tacit\n  \
-            scp -r ./web1 root@web1:/var/lib/tacit/ca"
-    )]
-    IssueNode {
-        #[command(flatten)]
-        place: CaDirectory,
-        /// Name of the node
-        #[arg(long)]
-        node: String,
-        /// Where to put it; must not exist yet
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-    },
-    /// Write one SVID, its key and the bundle to files, for a peer that is no Tacit node
-    #[command(after_help = "Example:\n  \
-        tacit ca mint --spiffe-id spiffe://example.org/monitor --ttl 12h --out ./monitor")]
-    Mint {
-        #[command(flatten)]
-        place: CaDirectory,
-        /// The identity
-        #[arg(long, value_parser = spiffe_id)]
-        spiffe_id: SpiffeId,
-        /// How long it is valid
-        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
-        ttl: Duration,
-        /// Directory for svid.pem, svid.key and bundle.pem; files of these names are replaced
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-    },
-    /// Show the authorities in a CA directory
-    Show {
-        #[command(flatten)]
-        place: CaDirectory,
-        #[command(flatten)]
-        format: OutputArg,
-    },
-}
-
 /// Where the audit log is.
 #[derive(Debug, Args)]
 pub(super) struct LogPlace {
@@ -371,7 +301,7 @@ impl std::str::FromStr for When {
     }
 }
 
-fn spiffe_id(text: &str) -> Result<SpiffeId, IdError> {
+pub(super) fn spiffe_id(text: &str) -> Result<SpiffeId, IdError> {
     parse_id(text)
 }
 

@@ -74,6 +74,9 @@ pub(super) enum Fault {
     /// A file to be read.
     #[error("{} cannot be read", .0.display())]
     Read(PathBuf, #[source] io::Error),
+    /// A file to be written.
+    #[error("{} cannot be written", .0.display())]
+    Write(PathBuf, #[source] io::Error),
     /// A file of SPIRE's entries.
     #[error("{} cannot be imported; nothing was changed", .0.display())]
     Spire(PathBuf, #[source] SpireError),
@@ -105,6 +108,7 @@ impl Fault {
             | Self::NoLog(_)
             | Self::Key(..)
             | Self::Read(..)
+            | Self::Write(..)
             | Self::Spire(..)
             | Self::Ca(_)
             | Self::Io(_) => Exit::Failure,

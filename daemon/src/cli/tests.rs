@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use super::args::{Audit, Ca, Cli, Command, Query, When};
+use super::args::{Audit, Cli, Command, Query, When};
 use super::audit;
+use super::ca::Ca;
 use super::fault::Exit;
 use crate::audit::log::Log;
 use crate::audit::{AuditSettings, Event, Overflow, Record, STATE_FOLDER};

@@ -55,9 +55,14 @@ pub trait Issuer: fmt::Debug + Send + Sync {
     /// The caller goes on with what is valid, and asks again later.
     fn issue_jwt(&self, request: JwtRequest) -> IssuingJwt<'_>;
 
-    /// Does what is due to the authorities themselves: renews, publishes, retires. Called every
-    /// half minute at least; to be quick when nothing is due.
-    fn upkeep(&self);
+    /// Does what is due to the authorities themselves: renews, publishes, retires. `all_by`: the one
+    /// authority that has signed every SVID in use, if it is one. Called every half minute at least,
+    /// and at the time that it answers; to be quick when nothing is due.
+    fn upkeep(&self, all_by: Option<&str>) -> Option<SystemTime>;
+
+    /// Key id of the authority that signs now: SVIDs that another has signed are to be replaced at
+    /// once. None where the issuer does not say. Told whenever anything about authorities changes.
+    fn signs_with(&self) -> watch::Receiver<Option<Arc<str>>>;
 
     /// The bundles of every trust domain that is known; changes as authorities come and go.
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>>;
@@ -79,8 +84,23 @@ pub struct AuthorityStatus {
     pub key_id: String,
     /// End of validity.
     pub not_after: SystemTime,
+    /// What it is used for, and until when.
+    pub stage: AuthorityStage,
     /// What the operator has to do soon, if anything.
     pub warning: Option<&'static str>,
+}
+
+/// What an authority is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorityStage {
+    /// The node's SVIDs hang on it.
+    Signs,
+    /// What others have signed under it is trusted.
+    Trusted,
+    /// It is trusted, and signs from this time on.
+    Prepared(SystemTime),
+    /// It signs no more, and is trusted until this time.
+    Retires(SystemTime),
 }
 
 /// Why there is no SVID.
@@ -98,7 +118,7 @@ pub enum IssueError {
     },
     /// The issuer's own certificate has expired.
     #[error(
-        "the node's authority expired at {}; give the node a new one (tacit ca issue-node)",
+        "the node's authority expired at {}; have a new one signed (tacit ca request)",
         humantime::format_rfc3339_seconds(*.not_after)
     )]
     AuthorityExpired {
@@ -128,4 +148,24 @@ pub enum IssueError {
     /// The entry was removed or changed meanwhile.
     #[error("the registration entry is gone")]
     EntryGone,
+}
+
+impl AuthorityStage {
+    /// Stable label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Signs => "signs",
+            Self::Trusted => "trusted",
+            Self::Prepared(_) => "prepared",
+            Self::Retires(_) => "retires",
+        }
+    }
+
+    /// When that changes by itself.
+    pub fn until(self) -> Option<SystemTime> {
+        match self {
+            Self::Signs | Self::Trusted => None,
+            Self::Prepared(at) | Self::Retires(at) => Some(at),
+        }
+    }
 }

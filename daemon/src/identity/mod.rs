@@ -14,10 +14,14 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use ca::{CaError, CaSettings, LocalCa, init_ca, issue_node, mint, void_bundle};
+pub use ca::{
+    ACTIVATE_AFTER, CaError, CaSettings, Held, LocalCa, PATIENCE, RETIRE_AFTER, Retirement,
+    Rotation, SignedRequest, Terms, Trusted, init_ca, issue_node, mint, sign_request, void_bundle,
+};
 pub use explain::Explanation;
 pub use issuer::{
-    AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing, IssuingJwt, JwtRequest,
+    AuthorityStage, AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing, IssuingJwt,
+    JwtRequest,
 };
 pub use resolve::{Identities, IdentityError, IdentitySettings, WorkloadIdentity};
 pub use rotation::{renew_at, retry_after};

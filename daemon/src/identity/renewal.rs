@@ -25,6 +25,7 @@ impl Identities {
     /// Not to be used in a `select!`: renewals under way would be lost.
     pub async fn run(self, mut stop: Stop) {
         let mut registry = self.inner.registry.clone();
+        let mut authority = self.inner.source.issuer.signs_with();
         let mut tasks = Tasks::new();
         let permits = Arc::new(Semaphore::new(CONCURRENT));
         let mut registry_lives = true;
@@ -39,6 +40,7 @@ impl Identities {
                     self.inner.reconcile();
                 }
                 () = self.inner.source.woken.notified() => {}
+                Ok(()) = authority.changed() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -48,11 +50,16 @@ impl Identities {
     /// Sends tasks for what is due, and says how long nothing else will be.
     fn renew_due(&self, tasks: &mut Tasks, permits: &Arc<Semaphore>) -> Duration {
         tasks.reap();
-        self.inner.source.issuer.upkeep();
+        let issuer = &self.inner.source.issuer;
+        let authority = issuer.signs_with().borrow().clone();
+        let mut replaced = true;
         let now = (self.inner.settings.clock)();
         let mut sleep = LONGEST_SLEEP;
         for slot in self.inner.all_slots() {
             slot.drop_expired(now);
+            if let Some(authority) = &authority {
+                replaced &= slot.replace_unless_by(authority);
+            }
             if slot.claim_renewal(now) {
                 let (inner, permits) = (Arc::clone(&self.inner), Arc::clone(permits));
                 let slot = Arc::clone(&slot);
@@ -65,6 +72,11 @@ impl Identities {
             if let Some(next) = slot.next_event() {
                 sleep = sleep.min(next.duration_since(now).unwrap_or_default());
             }
+        }
+        // Last: what is due then is seen in the next turn, which a change begins at once.
+        let all_by = authority.as_deref().filter(|_| replaced);
+        if let Some(next) = issuer.upkeep(all_by) {
+            sleep = sleep.min(next.duration_since(now).unwrap_or_default());
         }
         sleep.max(SHORTEST_SLEEP)
     }

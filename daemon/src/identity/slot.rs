@@ -224,6 +224,17 @@ impl Slot {
         }
     }
 
+    /// An SVID that another authority has signed is due at once; one whose issuer fails, when that is
+    /// asked again. Says whether there is none.
+    pub(super) fn replace_unless_by(&self, authority: &str) -> bool {
+        let mut state = self.state();
+        let replaced = state.svid.as_ref().is_none_or(|svid| svid.borrow().authority == authority);
+        if !replaced && state.failures == 0 {
+            state.ask_at = SystemTime::UNIX_EPOCH;
+        }
+        replaced
+    }
+
     /// The entry is gone: closes every watch.
     pub(super) fn retire(&self) {
         let mut state = self.state();

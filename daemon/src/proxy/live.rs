@@ -130,6 +130,11 @@ impl Live {
         Life { live: Arc::clone(self), number, cut: receiver, local, foreign }
     }
 
+    /// How many would be cut if this authority, by its key id, were no longer trusted.
+    pub(super) fn under(&self, authority: &str) -> usize {
+        self.table().connections.values().filter(|it| it.standing.is_under(authority)).count()
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
@@ -222,6 +227,12 @@ impl Standing {
         self.local.as_ref().and_then(|local| local.fault(now))
     }
 
+    fn is_under(&self, authority: &str) -> bool {
+        let own = self.local.iter().flat_map(|local| &*local.authorities);
+        let peer = self.peer.iter().flat_map(PeerIdentity::authorities);
+        own.chain(peer).any(|key_id| key_id == authority)
+    }
+
     fn is_trusted(&self, bundles: &BundleSet) -> bool {
         let own = self.local.as_ref().map(|local| (&local.id, &*local.authorities));
         let peer = self.peer.as_ref().map(|peer| (peer.id(), peer.authorities()));
@@ -274,11 +285,9 @@ impl LocalIdentity {
     }
 }
 
-/// Whether the bundle of the ID's trust domain still holds an authority of this path.
+/// Whether the bundle of the ID's trust domain still vouches for this path.
 fn vouches(bundles: &BundleSet, id: &SpiffeId, path: &[String]) -> bool {
-    bundles.for_id(id).is_some_and(|bundle| {
-        bundle.authorities().iter().any(|authority| path.contains(&authority.key_id))
-    })
+    bundles.for_id(id).is_some_and(|bundle| bundle.vouches_for(path))
 }
 
 impl Life {

@@ -146,6 +146,12 @@ impl Proxy {
         Ok(self.live.enter(standing))
     }
 
+    /// How many live connections have an authority of this key id in either side's chain: they end
+    /// when it is no longer trusted.
+    pub fn connections_under(&self, authority: &str) -> usize {
+        self.live.under(authority)
+    }
+
     /// A buffer for what one socket receives.
     pub(super) fn inbox(&self) -> Inbox {
         Inbox::new(self.settings.buffer_bytes)

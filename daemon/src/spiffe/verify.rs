@@ -94,6 +94,9 @@ pub fn verify(
             _ => fault,
         }
     })?;
+    if let Some(key_id) = authorities.iter().find(|key_id| bundle.distrusted().contains(*key_id)) {
+        return Err(VerifyError::DistrustedAuthority(key_id.clone()));
+    }
     Ok(PeerIdentity { id: leaf.id, serial: leaf.serial, not_after: leaf.not_after, authorities })
 }
 

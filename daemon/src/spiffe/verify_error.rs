@@ -54,6 +54,9 @@ pub enum VerifyError {
     /// No path to an authority of the ID's own trust domain.
     #[error("no authority of the ID's trust domain signed this chain")]
     UnknownAuthority,
+    /// An authority of the path is one that this node was told to distrust.
+    #[error("authority {0} of this chain is distrusted (tacit ca distrust)")]
+    DistrustedAuthority(String),
     /// A signature does not fit.
     #[error("a signature in the chain is wrong")]
     BadSignature,
@@ -132,6 +135,7 @@ impl VerifyError {
             Self::SanNotCritical => "san_not_critical",
             Self::UntrustedDomain(_) => "untrusted_domain",
             Self::UnknownAuthority => "unknown_authority",
+            Self::DistrustedAuthority(_) => "distrusted_authority",
             Self::BadSignature => "bad_signature",
             Self::UnsupportedAlgorithm => "unsupported_algorithm",
             Self::UnknownCriticalExtension => "unknown_critical_extension",

@@ -5,7 +5,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -84,6 +88,33 @@ pub fn check_private_dir(path: &Path) -> Result<(), FileError> {
     }
     let (path, remedy) = (path.to_owned(), PRIVATE_DIR);
     Err(FileError::Insecure { path, what: "change", mode, remedy })
+}
+
+/// A directory, held against everybody else who holds it in the same way; let go when dropped, and
+/// by the kernel when its holder dies.
+#[derive(Debug)]
+pub struct DirLock(#[expect(dead_code, reason = "held until it is dropped")] Flock<File>);
+
+/// Holds a directory; `None` if somebody else does for longer than `patience`. Blocks as long.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn lock_dir(path: &Path, patience: Duration) -> Result<Option<DirLock>, FileError> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut file = File::open(path).map_err(FileError::io(path, "open"))?;
+    let mut left = patience;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(DirLock(lock))),
+            Err((file, Errno::EWOULDBLOCK)) => file,
+            Err((_, errno)) => return Err(FileError::io(path, "lock")(errno.into())),
+        };
+        match left.checked_sub(PAUSE) {
+            Some(rest) => left = rest,
+            None => return Ok(None),
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// Reads a file that holds a key. The mode is that of the very file that is read.
@@ -256,6 +287,16 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o775)).unwrap();
         let error = check_private_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_held_by_one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Duration::ZERO;
+        let first = lock_dir(dir.path(), now).unwrap();
+        assert!(first.is_some() && lock_dir(dir.path(), now).unwrap().is_none());
+        drop(first);
+        assert!(lock_dir(dir.path(), now).unwrap().is_some());
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl BundleDump {
             key_id: authority.key_id.clone(),
             not_after: format_time(authority.not_after),
             warning: (authority.not_after <= now).then(|| "has ended".to_owned()),
+            ..AuthorityDump::default()
         });
         let jwt = bundle.jwt_authorities().iter();
         Self {

@@ -99,6 +99,15 @@ pub struct AuthorityDump {
     pub key_id: String,
     /// When it ends.
     pub not_after: String,
+    /// `signs`, `trusted`, `prepared` or `retires`.
+    #[serde(default)]
+    pub stage: String,
+    /// When a prepared one signs, or a retiring one is trusted no more.
+    #[serde(default)]
+    pub stage_until: Option<String>,
+    /// Open connections that hang on it; unknown where no daemon was asked.
+    #[serde(default)]
+    pub connections: Option<usize>,
     /// What is to be done about it.
     pub warning: Option<String>,
 }
@@ -299,6 +308,9 @@ impl From<&AuthorityStatus> for AuthorityDump {
             role: status.role.to_owned(),
             key_id: status.key_id.clone(),
             not_after: format_time(status.not_after),
+            stage: status.stage.as_str().to_owned(),
+            stage_until: status.stage.until().map(format_time),
+            connections: None,
             warning: status.warning.map(str::to_owned),
         }
     }

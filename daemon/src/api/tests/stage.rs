@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proto::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use tokio::sync::watch;
@@ -47,8 +47,12 @@ impl Issuer for Federated {
         self.ca.issue_jwt(request)
     }
 
-    fn upkeep(&self) {
-        self.ca.upkeep();
+    fn upkeep(&self, all_by: Option<&str>) -> Option<SystemTime> {
+        self.ca.upkeep(all_by)
+    }
+
+    fn signs_with(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.ca.signs_with()
     }
 
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {

@@ -57,7 +57,7 @@ fn conditions(status: &StatusDump) -> Columns {
 }
 
 fn authorities(status: &StatusDump) -> Columns {
-    let mut columns = Columns::new(&["AUTHORITY", "KEY ID", "NOT AFTER", "NOTE"]);
+    let mut columns = Columns::new(&["AUTHORITY", "KEY ID", "NOT AFTER", "STAGE", "NOTE"]);
     for authority in &status.authorities {
         let note = authority.warning.as_deref().unwrap_or_default();
         let tone = if note.is_empty() { Tone::Plain } else { Tone::Doubtful };
@@ -65,6 +65,7 @@ fn authorities(status: &StatusDump) -> Columns {
             cell(&authority.role),
             cell(&authority.key_id),
             cell(&authority.not_after),
+            cell(&authority.stage),
             toned(note, tone),
         ]);
     }

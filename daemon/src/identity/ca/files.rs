@@ -1,93 +1,58 @@
-//! The embedded CA on disk, and the commands that work on it: `tacit ca init | issue-node | mint`.
+//! The embedded CA on disk, and the commands that make things beside it: `tacit ca init |
+//! issue-node | sign | mint`. What changes a directory that is in use is `change.rs`.
 //!
 //! | file | holds | mode |
 //! |---|---|---|
 //! | `root.pem`, `root.key` | the root; the key may be moved offline, the daemon does not need it | 0644, 0600 |
+//! | `next/` | the root that is to follow it, both files, while one is prepared | 0700, as above |
 //! | `node.pem` | certificate and key of the node's authority, in one file so that both change at once | 0600 |
+//! | `request.key` | the key of a node's authority whose certificate is yet to be signed elsewhere | 0600 |
 //! | `jwt/` | this node's keys for JWT-SVIDs, one file each (`jwt_keys.rs`) | 0700, 0600 |
 //! | `bundle.pem` | every root that this node trusts in its trust domain | 0644 |
+//! | `rotation.json` | what is due to the authorities, and when (`rotation.rs`) | 0600 |
 //!
 //! A directory appears whole or not at all; a file is replaced whole.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::error::CaError;
+use super::request::read_request;
+use super::rotation::Rotation;
 use super::signing::SigningAuthority;
 use crate::identity::issuer::{IssueError, IssueRequest};
 use crate::spiffe::{TrustBundle, TrustDomain, VerifyError, X509Svid, parse_id, pem_block, verify};
 use crate::sys::private_files::{
-    FileError, PRIVATE, PUBLIC, check_private_dir, create_private_dir, place_dir, prepare_dir,
-    read_private, read_public, write_atomic,
+    PRIVATE, PUBLIC, check_private_dir, create_private_dir, place_dir, prepare_dir, read_private,
+    read_public, write_atomic,
 };
 
-const ROOT_CERTIFICATE: &str = "root.pem";
-const ROOT_KEY: &str = "root.key";
-const NODE: &str = "node.pem";
-const BUNDLE: &str = "bundle.pem";
+pub(super) const ROOT_CERTIFICATE: &str = "root.pem";
+pub(super) const ROOT_KEY: &str = "root.key";
+pub(super) const NODE: &str = "node.pem";
+/// Where the root that is to follow is kept.
+pub(super) const NEXT: &str = "next";
+pub(super) const REQUEST_KEY: &str = "request.key";
+pub(super) const BUNDLE: &str = "bundle.pem";
 /// Longest common name of a certificate, in characters. Source: RFC 5280 appendix A.1.
-const MAX_NAME: usize = 64;
-
-/// Why the embedded CA cannot be made or used. Each names the file and what to do.
-#[derive(Debug, Error)]
-pub enum CaError {
-    /// A file could not be read, written or relied upon.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// There is an authority already.
-    #[error("{}: holds an authority already; choose another directory", .0.display())]
-    Exists(PathBuf),
-    /// There is no authority.
-    #[error("{}: holds no authority of a node; put one there (tacit ca issue-node) or make one (tacit ca init)", .0.display())]
-    Missing(PathBuf),
-    /// The root key is needed and is not there.
-    #[error("{}: the root key is needed for this and is not there; run this where it is kept", .0.display())]
-    NoRootKey(PathBuf),
-    /// A file does not hold what it should.
-    #[error("{}: does not hold {what}; restore it, or issue it again (tacit ca issue-node)", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-    },
-    /// The authority is for another trust domain than the configuration says.
-    #[error("{}: is of trust domain {found}, but the configuration says {expected} (node.trust_domain)", path.display())]
-    ForeignTrustDomain {
-        /// Which file.
-        path: PathBuf,
-        /// Of the file.
-        found: TrustDomain,
-        /// Of the configuration.
-        expected: TrustDomain,
-    },
-    /// No root of the bundle has signed the node's authority, or one of them is not valid now.
-    #[error("{}: its authority would be refused by every peer: {reason}; issue it again (tacit ca issue-node)", path.display())]
-    Untrusted {
-        /// Which file.
-        path: PathBuf,
-        /// What a peer would say.
-        reason: VerifyError,
-    },
-    /// A name that cannot stand in a certificate.
-    #[error(
-        "`{0}` is no name for a node; use 1 to {MAX_NAME} of a-z, A-Z, 0-9, dot, dash and underscore"
-    )]
-    BadName(String),
-    /// Signing failed.
-    #[error(transparent)]
-    Issue(#[from] IssueError),
-}
+pub(super) const MAX_NAME: usize = 64;
 
 /// The node's part of a CA directory, read and checked.
 #[derive(Debug)]
 pub(super) struct NodeAuthority {
     pub(super) signing: SigningAuthority,
+    /// Key id of the root above it.
+    pub(super) root: String,
+    /// Whether that root's key is kept here, too.
+    pub(super) has_root_key: bool,
+    /// Key id of the root that is prepared to follow, if one is.
+    pub(super) next: Option<String>,
     pub(super) bundle: TrustBundle,
+    pub(super) rotation: Rotation,
 }
 
 /// Makes a root and, under it, the authority of this node, in a directory that does not exist yet.
@@ -104,10 +69,8 @@ pub fn init_ca(
     refuse_existing(directory)?;
     let root = SigningAuthority::root(trust_domain, now)?;
     let prepared = prepare_dir(directory)?;
+    write_root(&prepared, &root)?;
     let certificate = pem_block("CERTIFICATE", &root.authority().certificate);
-    let key = pem_block("PRIVATE KEY", &root.key_pkcs8()?);
-    write_atomic(&prepared.join(ROOT_KEY), key.as_bytes(), PRIVATE)?;
-    write_atomic(&prepared.join(ROOT_CERTIFICATE), certificate.as_bytes(), PUBLIC)?;
     write_atomic(&prepared.join(BUNDLE), certificate.as_bytes(), PUBLIC)?;
     write_node(&prepared, &root.node(node, now)?)?;
     Ok(place_dir(&prepared, directory)?)
@@ -156,16 +119,40 @@ pub fn mint(
     Ok(svid)
 }
 
-/// Makes a new authority for this node with the root key that is kept beside it, and puts it in
-/// place of the old one.
-pub(super) fn renew_node(directory: &Path, node: &str, now: SystemTime) -> Result<(), CaError> {
+/// Signs what a node has requested with the root that is kept here. What comes of it is carried back
+/// to the node: its certificate, then every root that is trusted here.
+///
+/// # Errors
+/// See [`CaError`]; then nothing has been made.
+pub fn sign_request(
+    directory: &Path,
+    request_pem: &[u8],
+    output: &Path,
+    now: SystemTime,
+) -> Result<SignedRequest, CaError> {
+    let request = read_request(request_pem)?;
+    check_name(&request.name)?;
     let root = read_root(directory)?;
-    write_node(directory, &root.node(node, now)?)
+    let bundle = read_bundle(directory, root.trust_domain())?;
+    let certificate = root.certify(&request.name, &request.key, now)?;
+    let pem = pem_block("CERTIFICATE", &certificate).to_string() + &bundle.to_pem();
+    write_atomic(output, pem.as_bytes(), PUBLIC)?;
+    Ok(SignedRequest { node: request.name, root: root.authority().key_id.clone() })
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedRequest {
+    /// The node's name, as the request has it.
+    pub node: String,
+    /// Key id of the root that signed.
+    pub root: String,
 }
 
 /// Whether a directory holds anything of a CA.
 pub(super) fn exists(directory: &Path) -> bool {
-    [ROOT_CERTIFICATE, ROOT_KEY, NODE, BUNDLE].iter().any(|file| directory.join(file).exists())
+    let files = [ROOT_CERTIFICATE, ROOT_KEY, NODE, REQUEST_KEY, BUNDLE];
+    files.iter().any(|file| directory.join(file).exists())
 }
 
 /// Whether the root key is kept here, too.
@@ -181,30 +168,65 @@ impl NodeAuthority {
             return Err(CaError::Missing(directory.to_owned()));
         }
         check_private_dir(directory)?;
-        let pem = read_private(&path)?;
-        let signing = read_authority(&path, &pem, &pem)?;
-        let bundle = read_bundle(directory, signing.trust_domain())?;
-        let node = Self { signing, bundle };
-        node.check(&path, now)?;
-        Ok(node)
-    }
-
-    /// Verifies an SVID of this authority as a peer would, before anything depends on it.
-    fn check(&self, path: &Path, now: SystemTime) -> Result<(), CaError> {
-        let id = format!("{}/tacit/self-check", self.signing.trust_domain().id_string());
-        let spiffe_id =
-            parse_id(&id).map_err(VerifyError::BadSpiffeId).map_err(IssueError::Invalid)?;
-        let request =
-            IssueRequest { spiffe_id, ttl: Duration::from_mins(1), dns_names: Vec::new() };
-        let svid = self.signing.svid(&request, Duration::ZERO, now)?;
-        let bundles = [self.bundle.clone()].into_iter().collect();
-        verify(&svid.chain, &bundles, now)
-            .map(drop)
-            .map_err(|reason| CaError::Untrusted { path: path.to_owned(), reason })
+        let signing = read_node(directory)?;
+        let rotation = Rotation::read(directory)?;
+        let bundle = read_bundle(directory, signing.trust_domain())?
+            .with_distrusted(rotation.distrusted.clone());
+        let root = root_above(&signing, &bundle, now)?
+            .map_err(|reason| CaError::Untrusted { path, reason })?;
+        let has_root_key = has_root_key(directory) && own_root(directory)?.as_ref() == Some(&root);
+        let next = own_root(&directory.join(NEXT))?;
+        Ok(Self { signing, root, has_root_key, next, bundle, rotation })
     }
 }
 
-fn write_node(directory: &Path, node: &SigningAuthority) -> Result<(), CaError> {
+/// The node's authority, whatever it is worth.
+pub(super) fn read_node(directory: &Path) -> Result<SigningAuthority, CaError> {
+    let path = directory.join(NODE);
+    let pem = read_private(&path)?;
+    read_authority(&path, &pem, &pem)
+}
+
+/// Verifies an SVID of this authority as a peer would, before anything depends on it. Gives the key
+/// id of the root at the end of the path.
+pub(super) fn root_above(
+    signing: &SigningAuthority,
+    bundle: &TrustBundle,
+    now: SystemTime,
+) -> Result<Result<String, VerifyError>, IssueError> {
+    let id = format!("{}/tacit/self-check", signing.trust_domain().id_string());
+    let spiffe_id = parse_id(&id).map_err(VerifyError::BadSpiffeId).map_err(IssueError::Invalid)?;
+    let request = IssueRequest { spiffe_id, ttl: Duration::from_mins(1), dns_names: Vec::new() };
+    let svid = signing.svid(&request, Duration::ZERO, now)?;
+    let verified = verify(&svid.chain, &[bundle.clone()].into_iter().collect(), now);
+    Ok(verified.map(|peer| peer.authorities().last().cloned().unwrap_or_default()))
+}
+
+/// Key id of the root whose certificate is kept here, if one is; whether its key is, too, is another
+/// question.
+pub(super) fn own_root(directory: &Path) -> Result<Option<String>, CaError> {
+    let path = directory.join(ROOT_CERTIFICATE);
+    let pem = match read_public(&path) {
+        Err(error) if error.is_missing() => return Ok(None),
+        read => read?,
+    };
+    let unreadable = || CaError::Unreadable { path: path.clone(), what: "the root's certificate" };
+    let certificate = CertificateDer::from_pem_slice(&pem).map_err(|_bad_pem| unreadable())?;
+    let trust_domain = TrustBundle::trust_domain_of(&certificate).ok_or_else(unreadable)?;
+    let bundle = TrustBundle::new(trust_domain, vec![certificate]);
+    let bundle = bundle.map_err(|_not_an_authority| unreadable())?;
+    Ok(bundle.authorities().first().map(|root| root.key_id.clone()))
+}
+
+pub(super) fn write_root(directory: &Path, root: &SigningAuthority) -> Result<(), CaError> {
+    let certificate = pem_block("CERTIFICATE", &root.authority().certificate);
+    let mut key = pem_block("PRIVATE KEY", &root.key_pkcs8()?);
+    write_atomic(&directory.join(ROOT_KEY), key.as_bytes(), PRIVATE)?;
+    key.zeroize();
+    Ok(write_atomic(&directory.join(ROOT_CERTIFICATE), certificate.as_bytes(), PUBLIC)?)
+}
+
+pub(super) fn write_node(directory: &Path, node: &SigningAuthority) -> Result<(), CaError> {
     let mut text = pem_block("PRIVATE KEY", &node.key_pkcs8()?);
     let certificate = pem_block("CERTIFICATE", &node.authority().certificate);
     let both = Zeroizing::new([text.as_bytes(), certificate.as_bytes()].concat());
@@ -212,7 +234,7 @@ fn write_node(directory: &Path, node: &SigningAuthority) -> Result<(), CaError> 
     Ok(write_atomic(&directory.join(NODE), &both, PRIVATE)?)
 }
 
-fn read_root(directory: &Path) -> Result<SigningAuthority, CaError> {
+pub(super) fn read_root(directory: &Path) -> Result<SigningAuthority, CaError> {
     let (certificate, key) = (directory.join(ROOT_CERTIFICATE), directory.join(ROOT_KEY));
     check_private_dir(directory)?;
     let key_pem = read_private(&key).map_err(|error| {
@@ -221,7 +243,7 @@ fn read_root(directory: &Path) -> Result<SigningAuthority, CaError> {
     read_authority(&certificate, &read_public(&certificate)?, &key_pem)
 }
 
-fn read_authority(
+pub(super) fn read_authority(
     path: &Path,
     certificate: &[u8],
     key: &[u8],
@@ -237,7 +259,10 @@ fn read_authority(
     })
 }
 
-fn read_bundle(directory: &Path, trust_domain: &TrustDomain) -> Result<TrustBundle, CaError> {
+pub(super) fn read_bundle(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+) -> Result<TrustBundle, CaError> {
     let path = directory.join(BUNDLE);
     let pem = read_public(&path)?;
     TrustBundle::from_pem(trust_domain.clone(), &pem)
@@ -250,7 +275,7 @@ fn refuse_existing(directory: &Path) -> Result<(), CaError> {
     if exists(directory) { Err(CaError::Exists(directory.to_owned())) } else { Ok(()) }
 }
 
-fn check_name(name: &str) -> Result<(), CaError> {
+pub(super) fn check_name(name: &str) -> Result<(), CaError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(plain) {
         Ok(())

@@ -16,12 +16,14 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::files::CaError;
+use super::error::CaError;
 use crate::identity::issuer::{IssueError, JwtRequest};
 use crate::spiffe::{
     Curve, JwtAuthority, JwtClaims, JwtKey, JwtSvid, SigningInput, hex, pem_block,
 };
-use crate::sys::private_files::{PRIVATE, create_private_dir, read_private, write_atomic};
+use crate::sys::private_files::{
+    FileError, PRIVATE, create_private_dir, read_private, write_atomic,
+};
 
 /// Below the CA directory.
 const FOLDER: &str = "jwt";
@@ -96,6 +98,29 @@ impl JwtKeys {
             }
         }
         Ok(made.is_some() || self.keys.len() != before)
+    }
+
+    /// Makes a key that signs from now on, and forgets all others with what they have signed.
+    ///
+    /// # Errors
+    /// See [`CaError`]; then the keys stay as they were.
+    pub(super) fn replace(&mut self, now: SystemTime) -> Result<(), CaError> {
+        // A file is named after its second.
+        let mut signs_from = now;
+        let path = |time| path_of(&self.folder, time);
+        while self.keys.iter().any(|key| path(key.signs_from) == path(signs_from)) {
+            signs_from += Duration::from_secs(1);
+        }
+        let fresh = JwtSigningKey::make(&self.folder, signs_from)?;
+        for old in std::mem::replace(&mut self.keys, vec![Arc::new(fresh)]) {
+            let path = path_of(&self.folder, old.signs_from);
+            fs::remove_file(&path).map_err(|source| FileError::Io {
+                path,
+                act: "remove",
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// What is public about them.

@@ -61,14 +61,25 @@ impl SigningAuthority {
         name: &str,
         now: SystemTime,
     ) -> Result<Self, IssueError> {
-        self.check_valid(now)?;
         let key = AuthorityKey::generate()?;
+        let certificate = self.certify(name, &key, now)?;
+        Self::new(&certificate, key)
+    }
+
+    /// A certificate for the authority of a node whose key is elsewhere, signed by this one.
+    pub(super) fn certify(
+        &self,
+        name: &str,
+        key: &impl PublicKeyData,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, IssueError> {
+        self.check_valid(now)?;
         let mut params = authority_params(&self.trust_domain, name)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let not_after = (now + NODE_TTL).min(self.authority.not_after);
         set_validity(&mut params, now, AUTHORITY_BACKDATE, not_after);
-        let certificate = params.signed_by(&key, &self.issuer).map_err(|_rcgen| SIGN)?;
-        Self::new(certificate.der(), key)
+        let certificate = params.signed_by(key, &self.issuer).map_err(|_rcgen| SIGN)?;
+        Ok(certificate.into())
     }
 
     /// An authority read from elsewhere. `None` if the key is not that of the certificate, or if
@@ -238,13 +249,13 @@ fn pkcs8(pair: &EcdsaKeyPair) -> Result<Zeroizing<Vec<u8>>, IssueError> {
 }
 
 /// The key of an authority.
-struct AuthorityKey {
+pub(super) struct AuthorityKey {
     pair: EcdsaKeyPair,
     public: Vec<u8>,
 }
 
 impl AuthorityKey {
-    fn generate() -> Result<Self, IssueError> {
+    pub(super) fn generate() -> Result<Self, IssueError> {
         EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
             .map(Self::new)
             .map_err(|_unspecified| IssueError::Crypto("make a key"))
@@ -252,6 +263,11 @@ impl AuthorityKey {
 
     fn new(pair: EcdsaKeyPair) -> Self {
         Self { public: pair.public_key().as_ref().to_vec(), pair }
+    }
+
+    /// PKCS#8 DER.
+    pub(super) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IssueError> {
+        pkcs8(&self.pair)
     }
 }
 

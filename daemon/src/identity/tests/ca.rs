@@ -182,7 +182,7 @@ async fn no_svid_for_others_and_none_longer_than_its_authority() {
     fs::remove_file(directory.join("root.key")).unwrap();
     assert!(ca.authorities().iter().all(|authority| authority.warning.is_none()));
     LATER.set(DAY * 300);
-    assert!(ca.authorities()[0].warning.is_some_and(|text| text.contains("issue-node")));
+    assert!(ca.authorities()[0].warning.is_some_and(|text| text.contains("ca request")));
     assert!(ca.issue(request(HOUR)).await.is_ok());
     LATER.set(DAY * 366);
     let expired = ca.issue(request(HOUR)).await;

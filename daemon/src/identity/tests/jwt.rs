@@ -54,7 +54,7 @@ async fn token(ca: &LocalCa) -> JwtSvid {
 
 fn later(time: Duration, ca: &LocalCa) {
     LATER.set(time);
-    ca.upkeep();
+    ca.upkeep(None);
 }
 
 fn is_valid(token: &JwtSvid, ca: &LocalCa) -> bool {

@@ -3,4 +3,5 @@
 mod ca;
 mod jwt;
 mod renewal;
+mod rotation;
 mod stage;

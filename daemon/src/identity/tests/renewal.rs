@@ -169,3 +169,24 @@ async fn in_doubt_a_process_is_nobody() {
     assert!(error.to_string().contains("`named`") && error.to_string().contains("unix:user:alice"));
     assert!(matches!(inner.slots_of(&doubtful), Err(IdentityError::Doubtful { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_authority_has_signed_is_replaced_at_once() {
+    let mut stage = Stage::new(web());
+    stage.run().await;
+    let mut svid = stage.identities.of(&claim()).await.unwrap().svid;
+    let before = svid.borrow_and_update().authority.clone();
+    assert_eq!(stage.issuer.all_by.lock().unwrap().as_ref(), Some(&before));
+    let after = stage.issuer.rotate();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(svid.borrow_and_update().authority, after, "pushed to who holds it");
+    assert_eq!(stage.issuer.all_by.lock().unwrap().as_ref(), Some(&after));
+    // An issuer that fails is not asked without end.
+    stage.fail(true);
+    let (calls, _) = (stage.calls(), stage.issuer.rotate());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let calls = stage.calls() - calls;
+    assert!((2..=10).contains(&calls), "{calls}");
+    assert_eq!(*stage.issuer.all_by.lock().unwrap(), None);
+    assert_eq!(svid.borrow_and_update().authority, after);
+}

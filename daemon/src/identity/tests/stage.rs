@@ -2,8 +2,8 @@
 //! told to, and processes that have exited, which are judged by what the kernel recorded.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -42,7 +42,10 @@ pub(super) fn clock() -> SystemTime {
 
 #[derive(Debug)]
 pub(super) struct TestIssuer {
-    signing: SigningAuthority,
+    signing: Mutex<Arc<SigningAuthority>>,
+    signs_with: watch::Sender<Option<Arc<str>>>,
+    /// What it was told last: the one authority that has signed every SVID.
+    pub(super) all_by: Mutex<Option<String>>,
     bundles: watch::Sender<Arc<BundleSet>>,
     pub(super) calls: AtomicUsize,
     pub(super) fails: AtomicBool,
@@ -60,7 +63,8 @@ impl Issuer for TestIssuer {
             if self.fails.load(Ordering::Relaxed) {
                 return Err(IssueError::Crypto("do it, on purpose"));
             }
-            self.signing.svid(&request, Duration::from_secs(10), clock())
+            let signing = Arc::clone(&self.signing.lock().unwrap());
+            signing.svid(&request, Duration::from_secs(10), clock())
         })
     }
 
@@ -68,7 +72,15 @@ impl Issuer for TestIssuer {
         Box::pin(async { Err(IssueError::Crypto("sign tokens: none is asked for here")) })
     }
 
-    fn upkeep(&self) {}
+    fn upkeep(&self, all_by: Option<&str>) -> Option<SystemTime> {
+        let all_by = all_by.map(str::to_owned);
+        *self.all_by.lock().unwrap() = all_by;
+        None
+    }
+
+    fn signs_with(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.signs_with.subscribe()
+    }
 
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
         self.bundles.subscribe()
@@ -78,6 +90,18 @@ impl Issuer for TestIssuer {
 
     fn authorities(&self) -> Vec<AuthorityStatus> {
         Vec::new()
+    }
+}
+
+impl TestIssuer {
+    /// Another authority signs from now on. Gives its key id.
+    pub(super) fn rotate(&self) -> String {
+        let domain = parse_trust_domain("td.test").unwrap();
+        let signing = SigningAuthority::root(&domain, clock()).unwrap();
+        let key_id = signing.authority().key_id.clone();
+        *self.signing.lock().unwrap() = Arc::new(signing);
+        self.signs_with.send_replace(Some(key_id.as_str().into()));
+        key_id
     }
 }
 
@@ -92,8 +116,11 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn new(entries: Vec<RegistrationEntry>) -> Self {
         let domain = parse_trust_domain("td.test").unwrap();
+        let signing = SigningAuthority::root(&domain, clock()).unwrap();
         let issuer = Arc::new(TestIssuer {
-            signing: SigningAuthority::root(&domain, clock()).unwrap(),
+            signs_with: watch::Sender::new(Some(signing.authority().key_id.as_str().into())),
+            signing: Mutex::new(Arc::new(signing)),
+            all_by: Mutex::default(),
             bundles: watch::Sender::default(),
             calls: AtomicUsize::new(0),
             fails: AtomicBool::new(false),

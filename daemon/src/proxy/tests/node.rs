@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -61,7 +61,13 @@ impl Issuer for TestIssuer {
         Box::pin(async { Err(IssueError::Crypto("sign tokens: none is asked for here")) })
     }
 
-    fn upkeep(&self) {}
+    fn upkeep(&self, _all_by: Option<&str>) -> Option<SystemTime> {
+        None
+    }
+
+    fn signs_with(&self) -> watch::Receiver<Option<Arc<str>>> {
+        watch::Sender::default().subscribe()
+    }
 
     fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
         self.bundles.clone()

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::marker::MarkingRandom;
 use super::verifier::{NoOne, Verifier};
-use crate::spiffe::{BundleSet, VerifyError, X509Svid, verify};
+use crate::spiffe::{BundleSet, SpiffeId, VerifyError, X509Svid, verify};
 
 /// Makes credentials, and keeps them while their SVIDs are in use.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ pub(in crate::proxy) struct Credential {
     pub(super) key: Arc<SingleCertAndKey>,
     /// Complete but for the verifier.
     client: ClientConfig,
+    id: SpiffeId,
     authorities: Arc<[String]>,
     not_after: SystemTime,
 }
@@ -84,7 +85,8 @@ impl Tls {
         let mut kept = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = Arc::as_ptr(svid).addr();
         let found = kept.get(&generation);
-        if let Some(found) = found.filter(|old| old.credential.lasts(now)) {
+        let holds = |old: &&Kept| old.credential.lasts(now) && old.credential.is_trusted(bundles);
+        if let Some(found) = found.filter(holds) {
             return Ok(Arc::clone(&found.credential));
         }
         kept.retain(|_, old| old.svid.strong_count() > 0);
@@ -119,6 +121,7 @@ impl Credential {
             client: client_config(provider, &key).map_err(CredentialError::Unusable)?,
             provider: Arc::clone(provider),
             key,
+            id: svid.id.clone(),
             authorities: own.authorities().into(),
             not_after: svid.not_after,
         })
@@ -127,6 +130,12 @@ impl Credential {
     /// Subject key ids of the authorities of our own chain: the leaf's issuer first, the root last.
     pub(in crate::proxy) fn authorities(&self) -> &Arc<[String]> {
         &self.authorities
+    }
+
+    /// Whether peers could still trust it, as far as the own bundle says: that may have changed since
+    /// it was made.
+    fn is_trusted(&self, bundles: &BundleSet) -> bool {
+        bundles.for_id(&self.id).is_some_and(|bundle| bundle.vouches_for(&self.authorities))
     }
 
     fn lasts(&self, now: SystemTime) -> bool {

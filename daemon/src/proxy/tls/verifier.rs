@@ -132,9 +132,9 @@ fn refusal() -> Error {
 fn alert_for(fault: &VerifyError) -> CertificateError {
     match fault {
         fault if fault.is_expired() => CertificateError::Expired,
-        VerifyError::UntrustedDomain(_) | VerifyError::UnknownAuthority => {
-            CertificateError::UnknownIssuer
-        }
+        VerifyError::UntrustedDomain(_)
+        | VerifyError::UnknownAuthority
+        | VerifyError::DistrustedAuthority(_) => CertificateError::UnknownIssuer,
         VerifyError::Malformed => CertificateError::BadEncoding,
         _ => CertificateError::ApplicationVerificationFailure,
     }

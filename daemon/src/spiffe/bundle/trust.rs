@@ -1,6 +1,7 @@
 //! The authorities that may sign for a trust domain. An authority is read once, when the bundle is
 //! made, so that verification works on what is already understood.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -10,7 +11,7 @@ use thiserror::Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::spiffe::certificate::{key_id, system_time};
+use crate::spiffe::certificate::{issuer_key_id, key_id, system_time};
 use crate::spiffe::pem::pem_block;
 use crate::spiffe::{JwtAuthority, TrustDomain, parse_id};
 
@@ -21,6 +22,8 @@ pub struct Authority {
     pub certificate: CertificateDer<'static>,
     /// Subject key id, lower-case hex.
     pub key_id: String,
+    /// Key id of the authority that it says signed it.
+    pub issuer_key_id: Option<String>,
     /// Start of validity.
     pub not_before: SystemTime,
     /// End of validity.
@@ -37,6 +40,7 @@ pub struct TrustBundle {
     trust_domain: TrustDomain,
     authorities: Vec<Authority>,
     jwt_authorities: Vec<JwtAuthority>,
+    distrusted: BTreeSet<String>,
     /// One for each authority, in the same order; in the form that path validation wants.
     anchors: Vec<TrustAnchor<'static>>,
 }
@@ -74,6 +78,7 @@ impl TrustBundle {
             trust_domain,
             authorities: Vec::new(),
             jwt_authorities: Vec::new(),
+            distrusted: BTreeSet::new(),
             anchors: Vec::new(),
         };
         for (index, certificate) in certificates.into_iter().enumerate() {
@@ -114,6 +119,27 @@ impl TrustBundle {
     pub fn with_jwt_authorities(mut self, authorities: Vec<JwtAuthority>) -> Self {
         self.jwt_authorities = authorities;
         self
+    }
+
+    /// The same bundle in which no path through an authority with one of these key ids (lower-case
+    /// hex) is valid, wherever in the path it stands: what a bundle of roots alone cannot say of an
+    /// intermediate whose key was stolen.
+    #[must_use]
+    pub fn with_distrusted(mut self, key_ids: BTreeSet<String>) -> Self {
+        self.distrusted = key_ids;
+        self
+    }
+
+    /// Key ids of the authorities through which no path is valid.
+    pub fn distrusted(&self) -> &BTreeSet<String> {
+        &self.distrusted
+    }
+
+    /// Whether a path that was verified before, given by the key ids of its authorities, would be
+    /// valid by this bundle as it is.
+    pub fn vouches_for(&self, path: &[String]) -> bool {
+        self.authorities.iter().any(|authority| path.contains(&authority.key_id))
+            && !path.iter().any(|key_id| self.distrusted.contains(key_id))
     }
 
     /// Concatenated PEM certificates.
@@ -170,6 +196,7 @@ impl Authority {
         };
         Ok(Self {
             key_id: key_id(&x509),
+            issuer_key_id: issuer_key_id(&x509),
             not_before: system_time(x509.validity().not_before),
             not_after: system_time(x509.validity().not_after),
             public_key: x509.public_key().subject_public_key.data.to_vec(),
