@@ -19,6 +19,7 @@ pub mod audit;
 pub mod bpf;
 pub mod cli;
 pub mod config;
+pub mod federation;
 pub mod files;
 pub mod identity;
 pub mod metrics;

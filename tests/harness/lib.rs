@@ -19,6 +19,7 @@ mod segments;
 mod stock;
 mod told;
 mod wait;
+mod web;
 
 pub use audit_log::{AuditLog, Record};
 pub use ca::Minted;
@@ -31,3 +32,4 @@ pub use process::{Finished, conformance, load, probe, recorder, tacit, text};
 pub use proof::{Claim, Protected, Seen, protected};
 pub use stock::{MariaDb, Nginx, Postgres, Redis, user_id};
 pub use wait::{DEADLINE, eventually, soon, stretched, stretched_seconds};
+pub use web::Web;

@@ -8,6 +8,7 @@ mod envoy_sds;
 mod forger;
 mod go_spiffe;
 mod identities;
+mod oidc;
 mod openssl;
 mod server_identities;
 mod servers;

@@ -179,7 +179,7 @@ fn rust_spiffe_makes_every_call_and_sees_a_renewal() -> Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the task runner says where it put the libraries")]
-fn python() -> Result<String> {
+pub(crate) fn python() -> Result<String> {
     std::env::var("TACIT_TEST_PYTHON")
         .context("no Python libraries: run these tests with `cargo xtask test interop`")
 }
@@ -213,7 +213,7 @@ fn a_stock_jwt_library_validates_a_token_by_the_served_key_set() -> Result<()> {
     })
 }
 
-async fn token_and_jwks(socket: &str) -> Result<(String, String)> {
+pub(crate) async fn token_and_jwks(socket: &str) -> Result<(String, String)> {
     fn asked<T>(message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         let value = tonic::metadata::MetadataValue::from_static("true");

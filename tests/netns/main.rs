@@ -8,6 +8,7 @@ mod aftermath;
 mod attribution;
 mod authorities;
 mod denials;
+mod endpoints;
 mod expiry;
 mod families;
 mod fast_open;

@@ -11,7 +11,7 @@ use crate::attest::{AttestSettings, Attestor};
 use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Writer};
 use crate::config::{Config, ProxyConfig, ReloadHandle};
 use crate::files::{self, FilesParts, Standings};
-use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer as _, LocalCa};
+use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer, LocalCa};
 use crate::metrics::Metrics;
 use crate::policy::DenyReason;
 use crate::proxy::ProxySettings;
@@ -21,6 +21,7 @@ use crate::state::ForeignBundles;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 
+use super::endpoints::Endpoints;
 use super::in_force::InForce;
 use super::{StartError, ground};
 
@@ -35,6 +36,7 @@ pub(super) struct Base {
     pub(super) audit: Audit,
     pub(super) bundles: ForeignBundles,
     pub(super) ca: Arc<LocalCa>,
+    endpoints: Option<Endpoints>,
     workload_socket: Option<WorkloadSocket>,
     socket: AdminSocket,
     health: Option<HealthListener>,
@@ -62,6 +64,8 @@ impl Base {
             node.trust_domain.clone(),
             Box::new(move |others| known.trust(others)),
         )?;
+        let issuer: Arc<dyn Issuer> = Arc::<LocalCa>::clone(&ca);
+        let endpoints = Some(Endpoints::open(config, &issuer).await?);
         let health = match config.admin.metrics_listen {
             Some(address) => Some(
                 HealthListener::bind(address)
@@ -75,7 +79,17 @@ impl Base {
         let workload_socket = api.enabled.then(|| WorkloadSocket::bind(&api.socket)).transpose()?;
         let socket = AdminSocket::bind(&config.admin.socket)?;
         let readiness = Readiness::default();
-        let base = Self { readiness, metrics, audit, bundles, ca, workload_socket, socket, health };
+        let base = Self {
+            readiness,
+            metrics,
+            audit,
+            bundles,
+            ca,
+            endpoints,
+            workload_socket,
+            socket,
+            health,
+        };
         Ok((base, writer))
     }
 
@@ -93,6 +107,7 @@ impl Base {
         let settings = IdentitySettings {
             svid_ttl: config.issuer.svid_ttl,
             jwt_svid_ttl: config.issuer.jwt_svid_ttl,
+            jwt_issuer: config.oidc.issuer.clone(),
             ..IdentitySettings::default()
         };
         let issuer: Arc<LocalCa> = Arc::clone(&self.ca);
@@ -146,6 +161,17 @@ impl Base {
         tasks.spawn("SVIDs in files", files::keep(parts, tasks.stop())?);
         self.readiness.probe("SVIDs in files", move || standings.all());
         Ok(())
+    }
+
+    /// Serves whoever asks the ports that the configuration names; gives the own bundle as it is
+    /// published.
+    pub(super) fn serve_endpoints(&mut self, tasks: &mut Tasks) -> watch::Receiver<Arc<str>> {
+        let Some(endpoints) = self.endpoints.take() else {
+            return watch::channel(Arc::from("")).1;
+        };
+        let published = endpoints.document();
+        endpoints.serve(tasks);
+        published
     }
 
     /// Adds what readiness asks each time.

@@ -7,6 +7,7 @@ mod base;
 mod changes;
 mod connections;
 mod doctor;
+mod endpoints;
 mod events;
 mod explain;
 mod ground;

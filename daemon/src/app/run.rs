@@ -122,6 +122,7 @@ async fn serve(
     adopt(&mut started, &base, &cgroups, own_netns).await;
     programs.met();
     base.watch(&started.in_force.identities, &reload);
+    let published = base.serve_endpoints(&mut started.tasks);
     base.serve_workloads(&mut started.tasks, &config, &started.in_force.identities, &cgroups);
     base.keep_files(&mut started.tasks, &config, &started.in_force, &cgroups)?;
 
@@ -154,6 +155,7 @@ async fn serve(
         authorities: authorities.clone(),
         entries: started.in_force.entries.clone(),
         bundles: base.bundles.clone(),
+        published,
         policy: started.in_force.policy.subscribe(),
         reload,
         readiness: base.readiness.clone(),

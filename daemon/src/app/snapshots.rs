@@ -42,6 +42,8 @@ pub(super) struct Daemon {
     pub(super) authorities: Authorities,
     pub(super) entries: LiveEntries,
     pub(super) bundles: ForeignBundles,
+    /// The own bundle, as others get it.
+    pub(super) published: watch::Receiver<Arc<str>>,
     pub(super) policy: watch::Receiver<Arc<Policy>>,
     pub(super) reload: ReloadHandle,
     pub(super) readiness: Readiness,
@@ -135,8 +137,9 @@ impl Snapshots for Daemon {
             dump.entries = registry.federated_with(domain);
         }
         let own = self.reload.config().borrow().node.trust_domain.clone();
-        let own = self.identities.bundles().borrow().get(&own).map(|own| own.as_ref().clone());
-        let own = own.map(|own| BundleDump::new("own", &BundleDocument::plain(own), now));
+        let published = Arc::clone(&self.published.borrow());
+        let own = BundleDocument::parse(&own, published.as_bytes()).ok();
+        let own = own.map(|own| BundleDump::new("own", &own, now));
         own.into_iter().chain(bundles.into_values()).collect()
     }
 

@@ -10,6 +10,7 @@ use crate::admin::SocketError;
 use crate::api::ApiSocketError;
 use crate::audit::log::LogError;
 use crate::bpf::LoadError;
+use crate::federation::{CertificateError, EndpointError};
 use crate::files::KnownError;
 use crate::identity::CaError;
 use crate::state::StateError;
@@ -24,6 +25,12 @@ pub enum StartError {
     /// A protection of the daemon itself failed.
     #[error("the daemon cannot protect its memory from other processes")]
     Protect(#[source] io::Error),
+    /// A port that anybody may ask.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// What such a port shows.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// No cgroup2.
     #[error(transparent)]
     Cgroups(#[from] CgroupError),

@@ -27,6 +27,7 @@ pub use names::{Addresses, Names, Resolve, SystemResolver};
 pub use problem::{Problem, Problems};
 pub use reload::{ReloadError, ReloadHandle, ReloadStatus, Reloader};
 pub use settings::{
-    AdminConfig, AttestConfig, AuditConfig, CaptureConfig, Config, IssuerConfig, IssuerKind,
-    LogConfig, LogFormat, LogLevel, NodeConfig, ProxyConfig, WorkloadApiConfig,
+    AdminConfig, AttestConfig, AuditConfig, BundleEndpointConfig, CaptureConfig, Config,
+    EndpointProfile, IssuerConfig, IssuerKind, LogConfig, LogFormat, LogLevel, NodeConfig,
+    OidcConfig, ProxyConfig, WorkloadApiConfig,
 };

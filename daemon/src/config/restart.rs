@@ -50,6 +50,15 @@ pub(super) fn keys_that_need_a_restart(old: &Config, new: &Config) -> Vec<&'stat
             max_connections_per_cgroup => "max_connections_per_cgroup",
             requests_per_second => "requests_per_second",
         }
+        bundle_endpoint {
+            listen => "listen",
+            profile => "profile",
+            spiffe_id => "spiffe_id",
+            certificate => "certificate",
+            key => "key",
+            refresh_hint => "refresh_hint",
+        }
+        oidc { issuer => "issuer", listen => "listen", certificate => "certificate", key => "key", }
         audit {
             path => "path",
             rotate_bytes => "rotate_bytes",

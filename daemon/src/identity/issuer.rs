@@ -31,6 +31,8 @@ pub struct JwtRequest {
     pub spiffe_id: SpiffeId,
     /// Whom it is to be shown to; at least one.
     pub audience: Vec<String>,
+    /// Whom verifiers of `OpenID` Connect take for the issuer, if the node has an issuer's name.
+    pub issuer: Option<Arc<str>>,
     /// How long it should be valid; the issuer may give less.
     pub ttl: Duration,
 }

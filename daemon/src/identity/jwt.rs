@@ -34,7 +34,8 @@ impl Identities {
         audience.sort();
         audience.dedup();
         let ttl = entry.jwt_svid_ttl.unwrap_or(self.inner.settings.jwt_svid_ttl);
-        let request = JwtRequest { spiffe_id: entry.spiffe_id.clone(), audience, ttl };
+        let (spiffe_id, issuer) = (entry.spiffe_id.clone(), self.inner.settings.jwt_issuer.clone());
+        let request = JwtRequest { spiffe_id, audience, issuer, ttl };
         let now = (self.inner.settings.clock)();
         let bundles = Arc::clone(&self.bundles().borrow());
         let known = self.inner.jwts.valid(&request, &bundles, now);

@@ -26,6 +26,8 @@ pub struct IdentitySettings {
     pub svid_ttl: Duration,
     /// Lifetime of a JWT-SVID whose entry names none.
     pub jwt_svid_ttl: Duration,
+    /// What JWT-SVIDs name as their issuer (`iss`), if anything.
+    pub jwt_issuer: Option<Arc<str>>,
     /// How many entries get their SVID before anybody asks for it, in the order of their ids.
     pub prefetch: usize,
     /// The longest that an issuer may take.
@@ -39,6 +41,7 @@ impl Default for IdentitySettings {
         Self {
             svid_ttl: Duration::from_hours(1),
             jwt_svid_ttl: Duration::from_mins(5),
+            jwt_issuer: None,
             prefetch: 1000,
             issue_timeout: Duration::from_secs(10),
             clock: clock::now,

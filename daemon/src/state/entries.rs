@@ -36,6 +36,14 @@ pub enum StateError {
     /// What is in it.
     #[error("what the daemon keeps is not valid:\n{0}")]
     Invalid(Problems),
+    /// The sequence number of the published bundle.
+    #[error("{}: {what}; remove it, and the number goes on from the time of day", path.display())]
+    Published {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// The bundles of other trust domains.
     #[error("{}: {what}; mend it, or remove it and set its bundles again (tacit bundle set)", path.display())]
     Bundles {

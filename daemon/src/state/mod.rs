@@ -4,9 +4,11 @@
 
 mod bundles;
 mod entries;
+mod sequence;
 
 #[cfg(test)]
 mod tests;
 
 pub use bundles::{BundleError, BundleSource, Enforce, ForeignBundles, KnownBundle};
 pub use entries::{Added, ChangeError, Conflict, LiveEntries, LiveEntry, StateError};
+pub use sequence::Sequence;

@@ -2,6 +2,7 @@
 //! stand together. Collects every problem. Start at [`build`].
 
 mod entries;
+mod federation;
 mod files;
 mod inbound;
 mod outbound;

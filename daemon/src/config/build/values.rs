@@ -154,6 +154,15 @@ pub(super) fn absolute(
     default
 }
 
+/// An absolute path without `..`, if the file gives one.
+pub(super) fn absolute_if_given(
+    key: &str,
+    field: Key<PathBuf>,
+    reader: &mut Reader<'_>,
+) -> Option<PathBuf> {
+    field.0.is_some().then(|| absolute(key, field, PathBuf::new(), reader))
+}
+
 /// The directory that the main file includes, if it names one.
 pub(in crate::config) fn include_dir(main: &Document) -> Option<PathBuf> {
     let dir = main.sections.node.include_dir.0.as_ref()?.value.as_ref().ok()?;

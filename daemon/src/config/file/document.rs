@@ -8,9 +8,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{
-    AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, FilesTable,
-    InboundTable, IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable,
-    WorkloadApiSection, keys_of,
+    AdminSection, AttestSection, AuditSection, BundleEndpointSection, CaptureSection, EntryTable,
+    FilesTable, InboundTable, IssuerSection, LogSection, NodeSection, OidcSection, OutboundTable,
+    ProxySection, ScopeTable, WorkloadApiSection, keys_of,
 };
 use crate::config::problem::{Place, Problem, Reader, nearest};
 
@@ -32,6 +32,8 @@ pub(in crate::config) struct Sections {
     pub(in crate::config) issuer: IssuerSection,
     pub(in crate::config) proxy: ProxySection,
     pub(in crate::config) workload_api: WorkloadApiSection,
+    pub(in crate::config) bundle_endpoint: BundleEndpointSection,
+    pub(in crate::config) oidc: OidcSection,
     pub(in crate::config) audit: AuditSection,
     pub(in crate::config) admin: AdminSection,
     pub(in crate::config) log: LogSection,
@@ -58,8 +60,19 @@ pub(in crate::config) enum Part {
     State,
 }
 
-const SECTIONS: [&str; 9] =
-    ["node", "capture", "attest", "issuer", "proxy", "workload_api", "audit", "admin", "log"];
+const SECTIONS: [&str; 11] = [
+    "node",
+    "capture",
+    "attest",
+    "issuer",
+    "proxy",
+    "workload_api",
+    "bundle_endpoint",
+    "oidc",
+    "audit",
+    "admin",
+    "log",
+];
 const TABLES: [&str; 5] = ["scope", "entry", "outbound", "inbound", "files"];
 
 /// Reads a file. `None` if it cannot be read or is not TOML, which is then told.
@@ -150,6 +163,10 @@ fn tables_of(
             ("workload_api", Part::Main) => {
                 sections.workload_api = section(name, value, reader);
             }
+            ("bundle_endpoint", Part::Main) => {
+                sections.bundle_endpoint = section(name, value, reader);
+            }
+            ("oidc", Part::Main) => sections.oidc = section(name, value, reader),
             ("audit", Part::Main) => sections.audit = section(name, value, reader),
             ("admin", Part::Main) => sections.admin = section(name, value, reader),
             ("log", Part::Main) => sections.log = section(name, value, reader),

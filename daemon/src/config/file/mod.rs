@@ -2,6 +2,7 @@
 //! Pure shape: what the values mean is decided in `build`.
 
 mod document;
+mod federation;
 mod key;
 mod render;
 mod scalar;
@@ -10,6 +11,7 @@ mod tables;
 mod words;
 
 pub(super) use document::{Document, Part, Sections, Tables, parse, read, read_leniently};
+pub(super) use federation::{BundleEndpointSection, OidcSection};
 pub(super) use key::{Given, Key, keys_of};
 pub(super) use render::render_entry;
 pub(super) use scalar::{Interval, Ports, Size};

@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::config::problem::nearest;
-use crate::config::{LogFormat, LogLevel};
+use crate::config::{EndpointProfile, LogFormat, LogLevel};
 use crate::policy::UnmarkedTls;
 use crate::workload::{FailMode, Mode, OtherTransports, ReloadSignal};
 
@@ -27,6 +27,11 @@ macro_rules! words {
 }
 
 words! {
+    /// How a bundle endpoint proves who it is.
+    ProfileWord(EndpointProfile) {
+        "https_spiffe" => EndpointProfile::HttpsSpiffe,
+        "https_web" => EndpointProfile::HttpsWeb,
+    }
     /// `scope.mode`.
     ModeWord(Mode) {
         "observe" => Mode::Observe,

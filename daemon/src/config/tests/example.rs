@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::config::file::{
-    AdminSection, AttestSection, AuditSection, CaptureSection, EntryTable, FilesTable,
-    InboundTable, IssuerSection, LogSection, NodeSection, OutboundTable, ProxySection, ScopeTable,
-    WorkloadApiSection, keys_of,
+    AdminSection, AttestSection, AuditSection, BundleEndpointSection, CaptureSection, EntryTable,
+    FilesTable, InboundTable, IssuerSection, LogSection, NodeSection, OidcSection, OutboundTable,
+    ProxySection, ScopeTable, WorkloadApiSection, keys_of,
 };
 use crate::spiffe::parse_trust_domain;
 
@@ -45,13 +45,15 @@ fn every_key_of_the_example_is_understood() {
 #[test]
 fn the_example_has_every_key() {
     let table: toml::Table = complete().parse().unwrap();
-    let sections: [(&str, &[&str]); 14] = [
+    let sections: [(&str, &[&str]); 16] = [
         ("node", keys_of::<NodeSection>()),
         ("capture", keys_of::<CaptureSection>()),
         ("attest", keys_of::<AttestSection>()),
         ("issuer", keys_of::<IssuerSection>()),
         ("proxy", keys_of::<ProxySection>()),
         ("workload_api", keys_of::<WorkloadApiSection>()),
+        ("bundle_endpoint", keys_of::<BundleEndpointSection>()),
+        ("oidc", keys_of::<OidcSection>()),
         ("audit", keys_of::<AuditSection>()),
         ("admin", keys_of::<AdminSection>()),
         ("log", keys_of::<LogSection>()),

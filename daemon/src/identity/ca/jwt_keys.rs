@@ -143,6 +143,7 @@ impl JwtKeys {
         let key = of_age.or_else(|| self.keys.first()).ok_or_else(failed)?;
         let claims = JwtClaims {
             id: request.spiffe_id.clone(),
+            issuer: request.issuer.clone(),
             audience: request.audience.clone(),
             issued_at: now,
             expires_at: now + request.ttl,

@@ -35,6 +35,7 @@ fn open(directory: &Path) -> LocalCa {
 
 fn request() -> JwtRequest {
     JwtRequest {
+        issuer: None,
         spiffe_id: parse_id("spiffe://td.test/web").unwrap(),
         audience: vec!["db".to_owned()],
         ttl: HOUR * 2,

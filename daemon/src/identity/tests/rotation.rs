@@ -142,7 +142,8 @@ async fn what_is_compromised_goes_as_soon_as_nothing_hangs_on_it() {
     let (old, before) = (root(&ca), svid(&ca).await);
     let token = |ca: &LocalCa| {
         let spiffe_id = parse_id("spiffe://td.test/web").unwrap();
-        let request = JwtRequest { spiffe_id, audience: vec!["db".to_owned()], ttl: HOUR };
+        let request =
+            JwtRequest { spiffe_id, audience: vec!["db".to_owned()], issuer: None, ttl: HOUR };
         futures_util::FutureExt::now_or_never(ca.issue_jwt(request)).unwrap().unwrap()
     };
     let (jwt_key, prepared) = (token(&ca).key_id, ca.rotate(Some(HOUR), None).unwrap());

@@ -2,6 +2,7 @@
 //! until it expires: it is never printed, and wiped on drop.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -16,6 +17,8 @@ use crate::spiffe::SpiffeId;
 pub struct JwtClaims {
     /// Whose token it is.
     pub id: SpiffeId,
+    /// Whom verifiers of `OpenID` Connect take for the issuer, if it has one.
+    pub issuer: Option<Arc<str>>,
     /// For whom it is; at least one.
     pub audience: Vec<String>,
     /// From when on it is valid.
@@ -47,12 +50,15 @@ impl SigningInput {
     /// Header and claims as they are signed. Source: RFC 7515 §7.1.
     pub fn es256(claims: JwtClaims, key_id: &str) -> Self {
         let header = json!({ "alg": "ES256", "kid": key_id, "typ": "JWT" });
-        let body = json!({
+        let mut body = json!({
             "sub": claims.id.to_string(),
             "aud": claims.audience,
             "iat": seconds(claims.issued_at),
             "exp": seconds(claims.expires_at),
         });
+        if let (serde_json::Value::Object(body), Some(issuer)) = (&mut body, &claims.issuer) {
+            body.insert("iss".to_owned(), issuer.as_ref().into());
+        }
         let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
         let text = format!("{}.{}", part(header), part(body));
         Self { claims, key_id: key_id.to_owned(), text }

@@ -223,6 +223,7 @@ fn what_is_no_compact_token_is_refused() {
 fn what_is_made_is_verified_and_does_not_print() {
     let (signer, authority) = p256();
     let claims = JwtClaims {
+        issuer: Some("https://oidc.td.test".into()),
         id: parse_id("spiffe://td/web").unwrap(),
         audience: vec!["db".to_owned()],
         issued_at: now(),
@@ -234,6 +235,7 @@ fn what_is_made_is_verified_and_does_not_print() {
     let svid = input.signed(signature.as_ref());
     let set = bundles(vec![authority]);
     let verified = verify_jwt(&svid.token, "db", &set, now()).unwrap();
+    assert_eq!(verified.claims()["iss"], json!("https://oidc.td.test"));
     assert_eq!(verified.claims()["iat"], json!(NOW));
     assert_eq!(verified.claims()["exp"], json!(NOW + 300));
     assert!(!format!("{svid:?}").contains(svid.token.as_str()));
@@ -252,6 +254,10 @@ fn a_key_set_says_its_use_only_where_that_is_wanted() {
     assert_eq!((&keys[1]["kty"], &keys[1]["e"]), (&json!("RSA"), &json!("AQAB")));
     assert_eq!(keys[0]["kid"], json!("ES256"));
     assert!(keys.iter().all(|key| key.get("use").is_none()));
+    let signature = read(KeyUse::Signature);
+    let keys = signature["keys"].as_array().unwrap();
+    assert!(keys.iter().all(|key| key["use"] == json!("sig")));
+    assert_eq!((&keys[0]["alg"], keys[1].get("alg")), (&json!("ES256"), None));
     let spiffe = read(KeyUse::Svid);
     assert!(spiffe["keys"].as_array().unwrap().iter().all(|key| key["use"] == json!("jwt-svid")));
     assert_eq!(jwks(&[], KeyUse::Unsaid), r#"{"keys":[]}"#);

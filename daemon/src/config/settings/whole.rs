@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{BundleEndpointConfig, OidcConfig};
 use crate::policy::{InboundRule, OutboundRule, Policy};
 use crate::registry::Registry;
 use crate::spiffe::TrustDomain;
@@ -29,6 +30,10 @@ pub struct Config {
     pub proxy: ProxyConfig,
     /// What programs that know SPIFFE are served.
     pub workload_api: WorkloadApiConfig,
+    /// Where other trust domains get our bundle.
+    pub bundle_endpoint: BundleEndpointConfig,
+    /// The documents of `OpenID` Connect.
+    pub oidc: OidcConfig,
     /// The record of every connection.
     pub audit: AuditConfig,
     /// How to talk to the daemon.
@@ -225,6 +230,8 @@ impl Config {
             attest: AttestConfig::default(),
             issuer: IssuerConfig::default(),
             proxy: ProxyConfig::default(),
+            bundle_endpoint: BundleEndpointConfig::default(),
+            oidc: OidcConfig::default(),
             audit: AuditConfig::default(),
             log: LogConfig::default(),
             scopes: Vec::new(),

@@ -1,0 +1,43 @@
+//! The tables about other trust domains. A missing table or key means its default.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::words::ProfileWord;
+use super::{Interval, Key};
+
+/// `[bundle_endpoint]`: where other trust domains get this one's bundle. A change needs a restart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct BundleEndpointSection {
+    /// Address and port, such as `0.0.0.0:8443`. Default: not served.
+    pub(in crate::config) listen: Key<String>,
+    /// `https_spiffe` or `https_web`. Default: `https_spiffe`.
+    pub(in crate::config) profile: Key<ProfileWord>,
+    /// SPIFFE ID of its X.509-SVID, for `https_spiffe`. Default: `/tacit/bundle-endpoint` in the
+    /// trust domain.
+    pub(in crate::config) spiffe_id: Key<String>,
+    /// File of its certificate and chain in PEM, for `https_web`; read again when it changes.
+    pub(in crate::config) certificate: Key<PathBuf>,
+    /// File of its key in PEM, for `https_web`.
+    pub(in crate::config) key: Key<PathBuf>,
+    /// Duration; after how long others should look again. Default: `5m`; `1s` to `1day`.
+    pub(in crate::config) refresh_hint: Key<Interval>,
+}
+
+/// `[oidc]`: the documents of `OpenID` Connect. A change needs a restart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct OidcSection {
+    /// URL of the issuer, such as `https://oidc.example.org`; JWT-SVIDs bear it as `iss`. Default:
+    /// none.
+    pub(in crate::config) issuer: Key<String>,
+    /// Address and port of the documents. Default: not served.
+    pub(in crate::config) listen: Key<String>,
+    /// File of its certificate and chain in PEM; read again when it changes. Default: in the clear,
+    /// on a loopback address only.
+    pub(in crate::config) certificate: Key<PathBuf>,
+    /// File of its key in PEM.
+    pub(in crate::config) key: Key<PathBuf>,
+}
