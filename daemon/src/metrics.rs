@@ -112,40 +112,40 @@ impl Metrics {
 
     fn register_connections(&mut self) {
         let r = &mut self.registry;
-        r.register("connections", "Connections closed.", self.connections.clone());
-        r.register("connections_open", "Connections open now.", self.open.clone());
-        let help = "Bytes of closed connections, as applications saw them.";
+        r.register("connections", "Connections closed", self.connections.clone());
+        r.register("connections_open", "Connections open now", self.open.clone());
+        let help = "Bytes of closed connections, as applications saw them";
         r.register("bytes", help, self.bytes.clone());
-        let help = "TLS handshakes that succeeded.";
+        let help = "TLS handshakes that succeeded";
         r.register_with_unit("handshake", help, Unit::Seconds, self.handshake.clone());
     }
 
     fn register_identities(&mut self) {
         let r = &mut self.registry;
-        r.register("svids", "X.509-SVIDs held for workloads.", self.svids.clone());
+        r.register("svids", "X.509-SVIDs held for workloads", self.svids.clone());
         let expiry = self.svid_expiry.clone();
-        let help = "Unix time at which the first of the SVIDs held expires; 0 for none.";
+        let help = "Unix time at which the first of the SVIDs held expires; 0 for none";
         r.register_with_unit("svid_earliest_expiry_timestamp", help, Unit::Seconds, expiry);
-        r.register("svid_renewals", "SVIDs asked of the issuer.", self.renewals.clone());
+        r.register("svid_renewals", "SVIDs asked of the issuer", self.renewals.clone());
     }
 
     fn register_the_rest(&mut self) {
         let r = &mut self.registry;
-        r.register("audit_records", "Lines written to the audit log.", self.audit_records.clone());
-        r.register("audit_lost", "Audit records that could not be kept.", self.audit_lost.clone());
-        let help = "Connections that the audit log sums up instead of recording each.";
+        r.register("audit_records", "Lines written to the audit log", self.audit_records.clone());
+        r.register("audit_lost", "Audit records that could not be kept", self.audit_lost.clone());
+        let help = "Connections that the audit log sums up instead of recording each";
         r.register("audit_summed_up", help, self.audit_summed_up.clone());
-        let help = "Writes to the audit log that failed.";
+        let help = "Writes to the audit log that failed";
         r.register("audit_write_failures", help, self.audit_failures.clone());
-        let help = "Records that wait to be written.";
+        let help = "Records that wait to be written";
         r.register("audit_queue_depth", help, self.audit_queue.clone());
-        let help = "Decisions taken by the kernel programs.";
+        let help = "Decisions taken by the kernel programs";
         r.register("kernel_decisions", help, self.kernel.clone());
         let help =
-            "Entries of the table of listeners that did not agree with the kernel's own list.";
+            "Entries of the table of listeners that did not agree with the kernel's own list";
         r.register("listeners_corrected", help, self.listeners_corrected.clone());
-        r.register("config_reloads", "Configuration reloads.", self.reloads.clone());
-        r.register("policy_epoch", "Generation of the rules in force.", self.policy_epoch.clone());
+        r.register("config_reloads", "Configuration reloads", self.reloads.clone());
+        r.register("policy_epoch", "Generation of the rules in force", self.policy_epoch.clone());
     }
 
     fn closed_series(

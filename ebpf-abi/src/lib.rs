@@ -21,12 +21,12 @@ pub use listener::{ListenKey, Listener, bpf_spin_lock, listener_flags};
 pub use process::Process;
 pub use scope::{
     ANY_USER, MAX_LEVEL, MAX_LISTENERS, MAX_PATH, MAX_PORT_RANGES, MAX_SCOPES, MAX_USERS,
-    PathScopes, PortRange, Scope, ScopeKey, ScopePath, fail, mode, other,
+    PathScopes, PortRange, SCOPE_SLOTS, Scope, ScopeKey, ScopePath, fail, mode, other,
 };
 pub use socket::{Dial, Ip, Socket, SourceKey, Tuple, flags};
 
 /// Version of this contract. Pinned maps of another version are never adopted.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Indices of the daemon's listening sockets in the `PROXY` socket map.
 pub mod slot {

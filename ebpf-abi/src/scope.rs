@@ -1,7 +1,10 @@
 //! Scopes as the programs look them up: by cgroup and user to an index, by index to what holds.
 
-/// Number of scopes, index 0 ("in no scope") included.
+/// Scopes of one configuration, and one.
 pub const MAX_SCOPES: u32 = 1024;
+/// Indices of scopes, 0 ("in no scope") included: as many as two configurations have, since while one
+/// takes the place of another both hold.
+pub const SCOPE_SLOTS: u32 = 2 * MAX_SCOPES;
 /// Addresses on which the programs of one scope can listen at a time, so that no scope can fill the
 /// table of listeners for the others.
 pub const MAX_LISTENERS: u64 = 8192;

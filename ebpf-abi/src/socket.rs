@@ -35,6 +35,8 @@ pub mod flags {
     pub const ESTABLISHED: u32 = 1 << 12;
     /// In an event: the packet is a TCP socket's own, so its addresses are the socket's.
     pub const OF_TCP_SOCKET: u32 = 1 << 13;
+    /// Captured while its scope was strict: it stays so, whatever becomes of the scope.
+    pub const STRICT: u32 = 1 << 14;
 }
 
 /// Value of the `SOCKETS` socket storage: inherited by accepted sockets, freed with the socket.

@@ -232,6 +232,9 @@ impl Reach<'_> {
         }
         socket.dst_port = call.port;
         socket.flags = socket.flags & flags::CREATED | flags::REDIRECTED;
+        if scope::mode_of(self.scope_id) == mode::STRICT {
+            socket.flags |= flags::STRICT;
+        }
         self.remember_source(socket);
         if socket.flags & flags::SOURCE_BOUND != 0 {
             share_port(call);

@@ -15,7 +15,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap};
 use ebpf_abi::{
-    Config, Counter, Dial, Ip, ListenKey, Listener, MAX_LISTENERS, MAX_SCOPES, PathScopes, Scope,
+    Config, Counter, Dial, Ip, ListenKey, Listener, MAX_LISTENERS, PathScopes, SCOPE_SLOTS, Scope,
     ScopeKey, ScopePath, Socket, SourceKey, Tuple, slot,
 };
 
@@ -96,17 +96,19 @@ pub fn config<'a>() -> Option<&'a Config> {
 }
 
 /// (cgroup, user) to scope index. Written by the daemon, and by cgroup_mkdir, which deletes those of
-/// the cgroup that had the path before. Room for every scope of two configurations.
+/// the cgroup that had the path before. Room for every scope of two configurations, and for those of
+/// cgroups that are made meanwhile.
 #[map]
-static SCOPE_IDS: HashMap<ScopeKey, u32> = HashMap::with_max_entries(2 * MAX_SCOPES, 0);
+static SCOPE_IDS: HashMap<ScopeKey, u32> = HashMap::with_max_entries(2 * SCOPE_SLOTS, 0);
 
 /// Scope index to what holds. Written by the daemon; a change holds for live sockets at once.
 #[map]
-static SCOPES: Array<Scope> = Array::with_max_entries(MAX_SCOPES, 0);
+static SCOPES: Array<Scope> = Array::with_max_entries(SCOPE_SLOTS, 0);
 
-/// Cgroup path to the scopes that it is to have as soon as it is made. Written by the daemon.
+/// Cgroup path to the scopes that it is to have as soon as it is made. Written by the daemon. Room for
+/// the paths of two configurations.
 #[map]
-static SCOPE_PATHS: HashMap<ScopePath, PathScopes> = HashMap::with_max_entries(MAX_SCOPES, 0);
+static SCOPE_PATHS: HashMap<ScopePath, PathScopes> = HashMap::with_max_entries(SCOPE_SLOTS, 0);
 
 /// Room to read a path into; the stack is too small for it.
 #[map]
@@ -200,7 +202,7 @@ pub fn add_listener(key: &ListenKey, entry: &Listener) -> bool {
 /// How many entries each scope has in `LISTENERS`. Counted up by sock_ops and set right by the
 /// daemon, which deletes them.
 #[map]
-static SCOPE_LISTENERS: Array<u64> = Array::with_max_entries(MAX_SCOPES, 0);
+static SCOPE_LISTENERS: Array<u64> = Array::with_max_entries(SCOPE_SLOTS, 0);
 
 /// Whether the scope may have one entry more; then it is counted.
 #[inline(always)]

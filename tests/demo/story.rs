@@ -171,7 +171,9 @@ fn a_refusal(page: &mut Page, lab: &Lab) -> Result<()> {
     let url = format!("http://{}:8080/", lab.b.ip);
     let stranger = lab.a.pod(Group::Strict, uid::STRANGER);
     page.command("node-a", &format!("sudo -u '#{}' curl {url}", uid::STRANGER));
+    let capture = lab.a.capture("refused")?;
     let said = stranger.run("curl", &["-sS", "-m", "20", &url])?;
+    ensure!(!capture.stop()?.contain(b"GET /"), "a byte of it crossed the wire");
     ensure!(said.failed(), "a program without identity got an answer");
     page.output(&said.stderr);
     let record = lab.a.audit().expect_denied("outbound", "no_identity")?;

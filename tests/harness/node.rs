@@ -116,6 +116,19 @@ impl Node {
         self.start_until((&tacit()?, ""), "an answering daemon", answers)
     }
 
+    /// Starts a daemon and waits until it answers, ready or not.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the error shows what it said.
+    pub fn start_answering(&self) -> Result<()> {
+        let socket = self.socket();
+        let answers = || {
+            let asked = self.tacit(&["status", "--socket", &socket.to_string_lossy()]);
+            asked.is_ok_and(|said| said.stdout.contains("ready"))
+        };
+        self.start_until((&tacit()?, ""), "an answering daemon", answers)
+    }
+
     pub(crate) fn start_until(
         &self,
         (daemon, switched_off): (&Path, &str),

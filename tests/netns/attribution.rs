@@ -64,6 +64,29 @@ fn an_opener_that_is_gone_is_judged_by_the_recorded_facts() -> Result<()> {
     })
 }
 
+/// Had it been looked at in time, another entry might have been its own, by its groups: by ending early
+/// nobody gets the entry that asks for less.
+#[test]
+fn an_opener_that_is_gone_sheds_no_identity() -> Result<()> {
+    let finer = [format!("unix:uid:{}", uid::CLIENT), "unix:supplementary_gid:500".to_owned()];
+    let rules = Rules::client_calls_server().entry("finer", &[&finer[0], &finer[1]]);
+    Lab::check(&rules, |lab| {
+        let echo = lab.echo(7000)?;
+        lab.a.pause()?;
+        let mut client = lab.client().spawn(probe()?, &["hand-over", "gone", &to(lab)])?;
+        client.value("opener")?;
+        sleep(Duration::from_millis(200));
+        lab.a.resume()?;
+        ensure!(!client.wait()?.success(), "{}", client.said());
+        let record = lab.a.audit().expect_denied("outbound", "attest_failed")?;
+        ensure!(record.field("detail").contains("unix:supplementary_gid:500"), "{}", record.json());
+        ensure!(!echo.said().contains("accept="), "{}", echo.said());
+        // Who can be looked at is the client, as before.
+        lab.client().must(probe()?, &["talk", &to(lab)])?;
+        Ok(())
+    })
+}
+
 /// The opener is gone and its pid is another process's. The opener had no identity, the other one
 /// has: it must not lend it to the connection.
 #[test]

@@ -110,13 +110,26 @@ fn seen(lab: &Lab, bundle: &Path) -> Result<String> {
     serial(&said.stdout)
 }
 
+/// The first set of files takes a restart: the privileges for it are given up otherwise.
+fn with_files(lab: &Lab, rules: &Rules) -> Result<()> {
+    lab.b.configure(rules)?;
+    let socket = lab.b.socket().display().to_string();
+    let refused = || {
+        let said = lab.b.tacit(&["status", "--socket", &socket]).ok()?.stdout;
+        said.contains("started without [[files]]").then_some(())
+    };
+    eventually("a word of it", refused)?;
+    lab.b.stop();
+    lab.b.start_answering()
+}
+
 #[test]
 fn nginx_serves_the_svid_from_files_and_the_next_one_after_a_signal() -> Result<()> {
     let rules = Rules::client_calls_server().issuer(SHORT);
     Lab::check(&rules, |lab| {
         let home = home(lab)?;
         let told = format!("pid_file = \"{}\"", home.join("nginx.pid").display());
-        lab.b.configure(&rules.clone().rule(&files(&home, &told)))?;
+        with_files(lab, &rules.clone().rule(&files(&home, &told)))?;
         let place = home.join("svid");
         let (chain, key, bundle) =
             (place.join("svid.pem"), place.join("svid.key"), place.join("bundle.pem"));
@@ -171,7 +184,7 @@ fn a_command_runs_as_the_owner_with_nothing_of_the_daemon() -> Result<()> {
              command_timeout = \"1s\"",
             script.display()
         );
-        lab.b.configure(&rules.clone().rule(&files(&home, &told)))?;
+        with_files(lab, &rules.clone().rule(&files(&home, &told)))?;
         not_ready_for(&lab.b, "was killed")?;
         wait_for(&said)?;
         let first = fs::read_to_string(&said)?;
@@ -199,7 +212,7 @@ fn a_workload_cannot_have_its_files_written_elsewhere() -> Result<()> {
         // What stands for /etc: root's, and nobody else's business.
         let target = lab.dir().join("roots-own");
         fs::create_dir(&target)?;
-        lab.b.configure(&rules.clone().rule(&files(&home, "")))?;
+        with_files(lab, &rules.clone().rule(&files(&home, "")))?;
         wait_for(&home.join("svid/svid.key"))?;
         let before = serial_in(lab, &home.join("svid/svid.pem"))?;
         // RENAME_EXCHANGE: there is always one of the two, the directory or the link to the other.
@@ -237,7 +250,7 @@ fn a_place_that_is_not_safe_is_told_and_used_once_it_is() -> Result<()> {
         let place = home.join("svid");
         fs::create_dir(&place)?;
         fs::set_permissions(&place, fs::Permissions::from_mode(0o777))?;
-        lab.b.configure(&rules.clone().rule(&files(&home, "")))?;
+        with_files(lab, &rules.clone().rule(&files(&home, "")))?;
         not_ready_for(&lab.b, "others than its owner can write to it")?;
         ensure!(names(&place)?.is_empty(), "{:?}", names(&place)?);
         fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
@@ -268,7 +281,7 @@ fn a_pid_file_that_names_another_users_process_hurts_nobody() -> Result<()> {
         fs::write(&pid_file, victim.pid().to_string())?;
         chown(&pid_file, Some(uid::SERVER), None)?;
         let told = format!("pid_file = \"{}\"\nsignal = \"SIGTERM\"", pid_file.display());
-        lab.b.configure(&rules.clone().rule(&files(&home, &told)))?;
+        with_files(lab, &rules.clone().rule(&files(&home, &told)))?;
         not_ready_for(&lab.b, "belongs to user 21003 and not to 21002")?;
         let alive = format!("/proc/{}", victim.pid());
         ensure!(Path::new(&alive).exists(), "the process of another user was signalled");
@@ -286,7 +299,7 @@ fn files_of_a_rule_that_went_while_no_daemon_ran_are_removed() -> Result<()> {
     let rules = Rules::client_calls_server();
     Lab::check(&rules, |lab| {
         let home = home(lab)?;
-        lab.b.configure(&rules.clone().rule(&files(&home, "")))?;
+        with_files(lab, &rules.clone().rule(&files(&home, "")))?;
         let key = home.join("svid/svid.key");
         wait_for(&key)?;
         let kept = serial_in(lab, &home.join("svid/svid.pem"))?;

@@ -1,6 +1,7 @@
 //! Tables of the programs that are full: what needs an entry is refused, said and counted, nobody
 //! else loses his, and with room again all goes on.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -38,6 +39,7 @@ struct Table(&'static str, usize, usize, usize);
 const FLOWS: Table = Table("FLOWS", 48, 144, 65_536);
 const TRUTHS: Table = Table("TRUTHS", 48, 144, 65_536);
 const DIALS: Table = Table("DIALS", 48, 96, 262_144);
+const SCOPE_PATHS: Table = Table("SCOPE_PATHS", 256, 72, 2048);
 
 impl Table {
     fn change(&self, node: &Node, what: &str) -> Result<()> {
@@ -143,6 +145,38 @@ fn events() -> Result<()> {
         ensure!((1..=200).contains(&each), "{each} records of one cause");
         let _echo = lab.echo(7000)?;
         talk(lab, "plain")?.ok()?;
+        Ok(())
+    })
+}
+
+/// Scopes that the kernel does not take are not in force in part, and are taken up once they can be.
+#[test]
+fn scopes() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let plain = lab.b.pod(Group::Outside, uid::SERVER);
+        let echo = plain.serve(probe()?, &["serve", "echo", "0.0.0.0:7000"], 7000)?;
+        let cgroup = lab.a.cgroup();
+        let before = fs::read_to_string(lab.a.config())?;
+        let strict = format!("cgroup = \"{cgroup}/strict\"\nmode = \"strict\"");
+        let observed = format!("cgroup = \"{cgroup}/strict\"\nmode = \"observe\"");
+        let mut after = before.replace(&strict, &observed);
+        ensure!(after != before, "{before}");
+        write!(after, "\n[[scope]]\ncgroup = \"{cgroup}/new\"\nmode = \"strict\"\n")?;
+        SCOPE_PATHS.change(&lab.a, "fill")?;
+        fs::write(lab.a.config(), &after)?;
+        let socket = lab.a.socket().display().to_string();
+        let refused = lab.a.tacit(&["reload", "--socket", &socket])?;
+        ensure!(refused.failed(), "there was room: {refused:?}");
+        let told = format!("{}{}", refused.stdout, refused.stderr);
+        ensure!(told.contains("does not take the scopes"), "{told}");
+        let stranger = lab.a.pod(Group::Strict, uid::STRANGER);
+        let dial = || stranger.run(probe()?, &["talk", &format!("{}:7000", lab.b.ip)]);
+        ensure!(dial()?.failed() && !echo.said().contains("accept="), "half of it is in force");
+        // What was in force is written again by itself, which makes room.
+        let taken = || lab.a.tacit(&["reload", "--socket", &socket]).ok().filter(|it| !it.failed());
+        eventually("a configuration that is taken up", taken)?;
+        dial()?.ok().context("observed now")?;
+        echo.says("accept=")?;
         Ok(())
     })
 }

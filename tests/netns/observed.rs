@@ -71,6 +71,10 @@ fn held(lab: &Lab) -> Result<(Server, Server, String)> {
     Ok((echo, client, address))
 }
 
+fn text(of: &Value, path: &str) -> String {
+    of.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
 /// The one connection of a node in its own list.
 fn listed(node: &Node) -> Option<Value> {
     let said = node.ask(&["connections", "--output", "json"]).ok()?;
@@ -89,18 +93,18 @@ fn one_that_lives_long_is_listed_and_announced() -> Result<()> {
         let sides = [(&lab.a, "outbound", "peer"), (&lab.b, "inbound", "local")];
         let mut ids = Vec::new();
         for (node, direction, side) in sides {
-            let one = eventually("it in the list", || listed(node))?;
-            ensure!(one["protection"] == "untouched" && one["direction"] == direction, "{one}");
-            ensure!(one[side]["address"] == *address, "{one}");
+            let described = |one: &Value| text(one, "/process/exe").ends_with("/probe");
+            let one = eventually("it in the list", || listed(node).filter(described))?;
             ensure!(
-                one["process"]["exe"].as_str().is_some_and(|it| it.ends_with("/probe")),
+                text(&one, "/protection") == "untouched" && text(&one, "/direction") == direction,
                 "{one}"
             );
+            ensure!(text(&one, &format!("/{side}/address")) == address, "{one}");
             ensure!(one.get("bytes_sent").is_none(), "the kernel has not told them yet: {one}");
             let opening =
                 || node.audit().records().into_iter().find(|it| it.field("event") == "open");
             let opening = eventually("its opening record", opening)?;
-            ensure!(one["id"] == *opening.field("id"), "{one}\n{}", opening.json());
+            ensure!(text(&one, "/id") == opening.field("id"), "{one}\n{}", opening.json());
             ids.push(opening.field("id"));
         }
         client.kill();
@@ -131,6 +135,33 @@ fn one_that_outlives_the_daemon_goes_on_and_its_record_says_so() -> Result<()> {
         let done = |it: &Record| to_it(it) && it.field("outcome") == "completed";
         let done = lab.a.audit().expect("outbound", done)?;
         ensure!(done.field("bytes_sent") == MARKER.len().to_string(), "{}", done.json());
+        Ok(())
+    })
+}
+
+/// One user's many open connections take neither the list nor the log from others.
+#[test]
+fn of_one_user_so_many_are_listed_and_no_more() -> Result<()> {
+    let script = "import socket, sys, time\n\
+        held = [socket.create_connection((sys.argv[1], 7000)) for _ in range(300)]\n\
+        print('held=%d' % len(held), flush=True); time.sleep(600)\n";
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let server = lab.b.pod(Group::Observe, uid::SERVER);
+        let _echo = server.serve(probe()?, &["serve", "echo", "0.0.0.0:7000"], 7000)?;
+        let many = lab.a.pod(Group::Observe, uid::OTHER);
+        let many = many.spawn("/usr/bin/python3", &["-c", script, lab.b.ip])?;
+        ensure!(many.value("held")? == "300");
+        let of = |user: u32| -> Option<usize> {
+            let said = lab.a.ask(&["connections", "--output", "json"]).ok()?;
+            let all: Vec<Value> = serde_json::from_str(&said).ok()?;
+            Some(all.iter().filter(|one| one.pointer("/process/uid") == Some(&user.into())).count())
+        };
+        eventually("256 in the list", || (of(uid::OTHER)? == 256).then_some(()))?;
+        let address = format!("{}:7000", lab.b.ip);
+        let words = ["talk", &address, "--hold", "600000"];
+        let _one = lab.a.pod(Group::Observe, uid::CLIENT).spawn(probe()?, &words)?;
+        eventually("another user's", || (of(uid::CLIENT)? == 1).then_some(()))?;
+        ensure!(of(uid::OTHER) == Some(256));
         Ok(())
     })
 }

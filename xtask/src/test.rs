@@ -154,10 +154,16 @@ impl Tier {
         match self {
             Self::Tidy => tidy::run().map(|()| Count { passed: 1, failed: 0 }),
             Self::Unit => {
-                let packages = ["-p", "ebpf-abi", "-p", "tacit", "-p", "xtask"];
-                let mut cargo = run::cargo(&["test", "--no-fail-fast"]);
-                cargo.args(packages).envs(ebpf::ready()?.environment());
-                counted(cargo.arg("--").args(only))
+                let product = ["-p", "ebpf-abi", "-p", "tacit", "-p", "proto", "-p", "xtask"];
+                // What the other tiers stand on.
+                let tools = ["-p", "tests", "--lib", "--bins", "--bench", "bench"];
+                let mut count = Count::default();
+                for packages in [product.as_slice(), &tools] {
+                    let mut cargo = run::cargo(&["test", "--no-fail-fast"]);
+                    cargo.args(packages).envs(ebpf::ready()?.environment());
+                    count.add(counted(cargo.arg("--").args(only))?);
+                }
+                Ok(count)
             }
             Self::Kernel | Self::Netns | Self::Features | Self::Attack | Self::Interop => {
                 self.privileged(only, &[])

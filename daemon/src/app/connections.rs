@@ -66,12 +66,13 @@ impl PassingBy {
         if !scopes.iter().any(|placed| placed.scope.mode == Mode::Strict) {
             return Ok(());
         }
-        let before: HashSet<u64> = self.passing()?.iter().map(|(one, _)| one.cookie()).collect();
+        let before: HashSet<u64> =
+            self.passing(is_strict)?.iter().map(|(one, _)| one.cookie()).collect();
         if before.is_empty() {
             return Ok(());
         }
         std::thread::sleep(BETWEEN);
-        let mut passing = self.passing()?;
+        let mut passing = self.passing(is_strict)?;
         passing.retain(|(connection, _)| before.contains(&connection.cookie()));
         for (number, (connection, scope)) in passing.iter().enumerate() {
             self.reset(connection, scope, number < TOLD);
@@ -98,8 +99,21 @@ impl PassingBy {
         }
     }
 
-    /// Connections of strict scopes whose other end is not the daemon's.
-    fn passing(&self) -> io::Result<Vec<(Connection, Placed)>> {
+    /// Connections that the daemon would carry if they were opened now, and does not.
+    pub(super) fn left_alone(&self) -> io::Result<Vec<(Connection, Placed)>> {
+        self.passing(|connection, placed| {
+            let (local, remote) = (connection.local.port(), connection.remote.port());
+            placed.scope.mode == Mode::Permissive
+                && (placed.scope.outbound_ports.contains(remote)
+                    || placed.scope.inbound_ports.contains(local))
+        })
+    }
+
+    /// Connections of such scopes whose other end is not the daemon's.
+    fn passing(
+        &self,
+        wanted: impl Fn(&Connection, &Placed) -> bool,
+    ) -> io::Result<Vec<(Connection, Placed)>> {
         let all = diag::connections()?;
         let carried: HashSet<(SocketAddr, SocketAddr)> = all
             .iter()
@@ -109,10 +123,14 @@ impl PassingBy {
         let others = all.into_iter().filter(|one| {
             one.cgroup != Some(self.own_cgroup) && !carried.contains(&(one.local, one.remote))
         });
-        let strict = others.filter_map(|one| {
+        let passing = others.filter_map(|one| {
             let placed = self.table.scope_at(one.cgroup?, [one.uid, one.uid])?;
-            (placed.scope.mode == Mode::Strict).then_some((one, placed))
+            wanted(&one, &placed).then_some((one, placed))
         });
-        Ok(strict.collect())
+        Ok(passing.collect())
     }
+}
+
+fn is_strict(_connection: &Connection, placed: &Placed) -> bool {
+    placed.scope.mode == Mode::Strict
 }

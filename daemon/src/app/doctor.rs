@@ -3,6 +3,7 @@
 use std::fs::DirEntry;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::sys::utsname::uname;
 
@@ -12,6 +13,8 @@ use crate::bpf::{Kernel, Lack};
 use crate::config::{Given, Installation};
 use crate::sys::cgroup::Cgroups;
 use crate::sys::process;
+
+use super::bypasses::Bypass;
 
 /// The checks of a running daemon, of which these are the snapshots.
 pub(super) fn doctor(
@@ -49,6 +52,24 @@ pub(super) fn doctor(
         });
     }
     DoctorDump { checks }
+}
+
+/// What goes past the scopes.
+pub(super) fn bypasses(looked: io::Result<Arc<Vec<Bypass>>>) -> Vec<CheckDump> {
+    let found = match looked {
+        Ok(found) => found,
+        Err(error) => return vec![failed("bypasses", &error.to_string(), "see the log")],
+    };
+    if found.is_empty() {
+        return vec![ok("bypasses", "nothing goes past the scopes")];
+    }
+    let check = |bypass: &Bypass| CheckDump {
+        name: format!("scope {}", bypass.scope),
+        verdict: if bypass.breaks_strict() { Verdict::Failed } else { Verdict::Warning },
+        detail: bypass.to_string(),
+        remedy: Some(bypass.way.remedy().to_owned()),
+    };
+    found.iter().map(check).collect()
 }
 
 /// The checks that need no daemon; says what an earlier one has left, of whatever instance. The

@@ -4,12 +4,14 @@
 
 mod authorities;
 mod base;
+mod bypasses;
 mod changes;
 mod connections;
 mod doctor;
 mod endpoints;
 mod events;
 mod explain;
+mod extent;
 mod ground;
 mod in_force;
 mod listeners;

@@ -22,9 +22,11 @@ use crate::workload::NetnsCookie;
 
 use super::authorities::Authorities;
 use super::base::{self, Base};
+use super::bypasses::Bypasses;
 use super::changes::Operations;
 use super::connections::PassingBy;
 use super::events::{self, LostEvents, Recorder};
+use super::extent::Extent;
 use super::ground::{self, Listeners};
 use super::in_force::InForce;
 use super::listeners::ListenerTable;
@@ -40,16 +42,17 @@ const LAST_RECORDS: Duration = Duration::from_secs(5);
 pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
     telemetry::start(config.log);
     process::protect_memory().map_err(StartError::Protect)?;
-    for limit in [process::raise_open_files().map(drop), process::lift_locked_memory().map(drop)] {
-        if let Err(error) = limit {
-            tracing::warn!(%error, "a resource limit stays as it is");
-        }
+    if let Err(error) = process::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    // Kernels before 5.11 count maps against this limit; where it stays, loading says so.
+    let _lifted = process::lift_locked_memory().is_ok();
+    if let Err(error) = process::lock_memory() {
+        tracing::warn!(%error, "memory is not locked: keys may be swapped out");
     }
     // Before any thread or socket is made: both belong to the cgroup they are made in.
     let cgroups = Cgroups::find()?;
     let own = ground::own_cgroup(&cgroups, &config.capture)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(StartError::Runtime)?;
     let own_netns = netns::own_cookie()
         .map_err(|source| StartError::Machine { what: "the own network namespace", source })?;
     let cgroup = cgroups.mount().join(config.capture.cgroup.trim_start_matches('/'));
@@ -64,7 +67,13 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
         let crate::bpf::Lack { program, means, reason, .. } = lack;
         tracing::warn!(program, means, reason, "this kernel lacks something");
     }
-    let served = runtime.block_on(serve(config, path, Arc::new(kernel), cgroups, own_netns));
+    // From here on there is nothing to load. Before the runtime has threads, which inherit it.
+    let extent = Extent::at_start(&config);
+    extent.keep()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(StartError::Runtime)?;
+    let footing = Footing { kernel: Arc::new(kernel), cgroups, netns: own_netns, extent };
+    let served = runtime.block_on(serve(config, path, footing));
     // What is left are threads that wait for a disk or a directory service: they hold up nothing.
     runtime.shutdown_background();
     served
@@ -92,6 +101,15 @@ pub fn uninstall(at: &Installation) -> Result<bool, StartError> {
     Ok(had_cgroup || had_pins)
 }
 
+/// What the daemon stands on before it serves.
+#[derive(Clone)]
+struct Footing {
+    kernel: Arc<Kernel>,
+    cgroups: Cgroups,
+    netns: NetnsCookie,
+    extent: Extent,
+}
+
 /// What the stages of the start hand on.
 struct Started {
     kernel: Arc<Kernel>,
@@ -104,27 +122,26 @@ struct Started {
     last: Tasks,
 }
 
-async fn serve(
-    config: Config,
-    path: PathBuf,
-    kernel: Arc<Kernel>,
-    cgroups: Cgroups,
-    own_netns: NetnsCookie,
-) -> Result<(), StartError> {
+async fn serve(config: Config, path: PathBuf, footing: Footing) -> Result<(), StartError> {
     let (mut base, writer) = Base::open(&config).await?;
     let programs = base.readiness.condition("programs attached");
-    let mut started = capture(&config, &base, kernel, (&cgroups, own_netns))?;
+    let mut started = capture(&config, &base, &footing)?;
     let in_force = started.in_force.clone();
     let reloader = Reloader::new(path.clone(), config.clone())
-        .taken_up_by(move |config| in_force.take_up(config).map_err(|error| error.to_string()));
+        .taken_up_by(move |config| in_force.take_up(config));
     let (reload, hang_up) = (reloader.handle(), reloader.handle());
     started.last.spawn("audit writer", writer.run(started.last.stop()));
-    adopt(&mut started, &base, &cgroups, own_netns).await;
+    let bypasses = adopt(&mut started, &base, &footing).await;
     programs.met();
     base.watch(&started.in_force.identities, &reload);
     let published = base.serve_endpoints(&mut started.tasks);
-    base.serve_workloads(&mut started.tasks, &config, &started.in_force.identities, &cgroups);
-    base.keep_files(&mut started.tasks, &config, &started.in_force, &cgroups)?;
+    base.serve_workloads(
+        &mut started.tasks,
+        &config,
+        &started.in_force.identities,
+        &footing.cgroups,
+    );
+    base.keep_files(&mut started.tasks, &config, &started.in_force, &footing.cgroups)?;
 
     let audit = base.audit.clone();
     let loaded = Loaded::new(clock::now());
@@ -136,14 +153,7 @@ async fn serve(
         clock: clock::now,
     };
     started.tasks.spawn("reloads", reloads.tell(started.tasks.stop()));
-    let authorities = Authorities {
-        ca: Arc::clone(&base.ca),
-        identities: started.in_force.identities.clone(),
-        proxy: started.proxy,
-        audit: audit.clone(),
-    };
-    let recording = authorities.clone().record(started.last.stop());
-    started.last.spawn("authorities", recording);
+    let authorities = follow_authorities(&mut started, &base);
     let daemon = Arc::new(Daemon {
         started: loaded.at(),
         loaded,
@@ -160,8 +170,9 @@ async fn serve(
         reload,
         readiness: base.readiness.clone(),
         table: started.in_force.table,
-        cgroups,
-        netns: own_netns,
+        cgroups: footing.cgroups,
+        netns: footing.netns,
+        bypasses,
     });
     let stop = started.tasks.stop();
     started.tasks.spawn("configuration", reloader.run(stop.clone()));
@@ -169,6 +180,7 @@ async fn serve(
     let (entries, bundles) = (started.in_force.entries, base.bundles.clone());
     let changes = Arc::new(Operations { audit: audit.clone(), entries, bundles, authorities });
     base.serve(&mut started.last, daemon, changes);
+    footing.extent.forbid()?;
     tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
     until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;
     if !audit.flush(LAST_RECORDS).await {
@@ -179,12 +191,8 @@ async fn serve(
 }
 
 /// Listens, tells the programs, serves, and only then attaches.
-fn capture(
-    config: &Config,
-    base: &Base,
-    kernel: Arc<Kernel>,
-    (cgroups, netns): (&Cgroups, NetnsCookie),
-) -> Result<Started, StartError> {
+fn capture(config: &Config, base: &Base, footing: &Footing) -> Result<Started, StartError> {
+    let Footing { kernel, cgroups, netns, extent } = footing.clone();
     let (mut tasks, mut last) = (Tasks::new(), Tasks::new());
     let stop = tasks.stop();
     let policy = watch::Sender::new(Arc::new(config.policy()));
@@ -210,6 +218,10 @@ fn capture(
         bundles: identities.bundles(),
         policy: policy.subscribe(),
         modes: table.modes(),
+        scope_of: {
+            let table = table.clone();
+            Arc::new(move |claim| table.rescoped(claim))
+        },
         settled: settled.subscribe(),
         audit: base.audit.clone(),
         metrics: Arc::clone(&base.metrics),
@@ -239,7 +251,7 @@ fn capture(
         lost: LostEvents::open(&config.node.state_dir),
     };
     last.spawn("numbers", numbers.run(last.stop()));
-    let in_force = InForce { table, entries, identities, policy, files, settled };
+    let in_force = InForce { extent, table, entries, identities, policy, files, settled };
     Ok(Started { kernel, in_force, proxy, counters, tasks, last })
 }
 
@@ -266,11 +278,12 @@ fn serve_proxy(
 
 /// Deals with what is older than the daemon: resets the connections of strict scopes, finds the owners
 /// of listeners; and keeps doing so as scopes change.
-async fn adopt(started: &mut Started, base: &Base, cgroups: &Cgroups, own_netns: NetnsCookie) {
+async fn adopt(started: &mut Started, base: &Base, footing: &Footing) -> Bypasses {
+    let Footing { cgroups, netns, .. } = footing;
     let listeners = ListenerTable::new(
         Arc::clone(&started.kernel),
         started.in_force.table.clone(),
-        (cgroups.clone(), own_netns),
+        (cgroups.clone(), *netns),
         Arc::clone(&base.metrics),
     );
     let modes = started.in_force.table.modes();
@@ -278,9 +291,27 @@ async fn adopt(started: &mut Started, base: &Base, cgroups: &Cgroups, own_netns:
     let passing =
         PassingBy::new(started.in_force.table.clone(), audit, started.kernel.own_cgroup());
     passing.clone().look().await;
+    let bypasses = Bypasses::new(started.in_force.table.clone(), cgroups.clone(), passing.clone());
+    started.tasks.spawn("bypasses", bypasses.clone().run(modes.clone(), started.tasks.stop()));
     started.tasks.spawn("older connections", passing.run(modes.clone(), started.tasks.stop()));
     let listeners = listeners.begin().await;
     started.tasks.spawn("listeners", listeners.run(modes, started.tasks.stop()));
+    let standing = bypasses.clone();
+    base.readiness.probe("nothing goes past strict scopes", move || standing.standing());
+    bypasses
+}
+
+/// Records what becomes of authorities, whoever changes them.
+fn follow_authorities(started: &mut Started, base: &Base) -> Authorities {
+    let authorities = Authorities {
+        ca: Arc::clone(&base.ca),
+        identities: started.in_force.identities.clone(),
+        proxy: Arc::clone(&started.proxy),
+        audit: base.audit.clone(),
+    };
+    let recording = authorities.clone().record(started.last.stop());
+    started.last.spawn("authorities", recording);
+    authorities
 }
 
 async fn reload_on_hangup(reload: ReloadHandle, mut stop: Stop) {

@@ -5,6 +5,7 @@
 //! follows, for those who ask and to forget the old one.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) struct ScopeTable {
     placed: Arc<Mutex<Vec<Placed>>>,
     /// Held over a whole change.
     turn: Arc<Mutex<()>>,
+    /// A change has begun and not ended well.
+    half_written: Arc<AtomicBool>,
     modes: watch::Sender<Arc<Modes>>,
 }
 
@@ -45,14 +48,23 @@ pub(super) struct Placed {
 
 impl ScopeTable {
     pub(super) fn new(kernel: Arc<Kernel>, cgroups: Cgroups, audit: Audit) -> Self {
-        let (placed, turn, modes) = (Arc::default(), Arc::default(), watch::Sender::default());
-        Self { kernel, cgroups, audit, placed, turn, modes }
+        Self {
+            kernel,
+            cgroups,
+            audit,
+            placed: Arc::default(),
+            turn: Arc::default(),
+            half_written: Arc::default(),
+            modes: watch::Sender::default(),
+        }
     }
 
     /// Makes the scopes of this configuration hold, also for cgroups that are yet to be made.
     pub(super) fn apply(&self, scopes: &[Scope]) -> Result<(), LoadError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.apply_in_turn(scopes)?;
+        {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            self.apply_in_turn(scopes)?;
+        }
         tracing::info!(scopes = scopes.len(), "scopes are in force");
         Ok(())
     }
@@ -64,9 +76,11 @@ impl ScopeTable {
         self.apply_in_turn(&scopes)
     }
 
+    /// Fails without a trace, or leaves the kernel no less strict and [`ScopeTable::is_stale`].
     fn apply_in_turn(&self, scopes: &[Scope]) -> Result<(), LoadError> {
         can_keep(scopes, self.kernel.lacks())?;
         let before = self.current();
+        self.half_written.store(true, Ordering::Relaxed);
         let place = || scopes.iter().map(|scope| self.place(scope, &before)).collect();
         let (placed, ids) = self.kernel.set_scopes(place)?;
         let placed: Vec<Placed> = placed
@@ -78,8 +92,11 @@ impl ScopeTable {
         let modes = placed.iter().map(|placed| (placed.id, placed.scope.mode)).collect();
         self.modes.send_replace(Arc::new(modes));
         *self.placed.lock().unwrap_or_else(PoisonError::into_inner) = placed;
-        if let Err(error) = self.kernel.rescope_listeners(|claim| self.rescoped(claim)) {
-            tracing::error!(%error, "listeners stay in the scopes that they were in");
+        match self.kernel.rescope_listeners(|claim| self.rescoped(claim)) {
+            Ok(()) => self.half_written.store(false, Ordering::Relaxed),
+            Err(error) => {
+                tracing::error!(%error, "listeners stay in the scopes that they were in; it is tried again");
+            }
         }
         Ok(())
     }
@@ -122,11 +139,12 @@ impl ScopeTable {
             let user = users.iter().position(|user| *user == placed.scope.uid);
             (level(&placed.scope.cgroup), std::cmp::Reverse(user))
         };
-        self.current().into_iter().filter(applies).max_by_key(rank)
+        let placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        placed.iter().filter(|placed| applies(placed)).max_by_key(|placed| rank(placed)).cloned()
     }
 
     /// Index of that scope, 0 for none; nothing if its cgroup is not there to be asked.
-    fn rescoped(&self, claim: &ProcessClaim) -> Option<ScopeId> {
+    pub(super) fn rescoped(&self, claim: &ProcessClaim) -> Option<ScopeId> {
         self.cgroups.path_of(claim.cgroup)?;
         Some(self.id_of(claim))
     }
@@ -149,11 +167,15 @@ impl ScopeTable {
         scopes.iter().filter_map(|placed| below(placed).ok()).flatten().collect()
     }
 
-    /// Whether a cgroup has come, gone or been made anew since.
+    /// Whether a cgroup has come, gone or been made anew since, or the kernel has refused half of a
+    /// change: then what holds is to be written again.
     fn is_stale(&self) -> bool {
-        self.current()
-            .iter()
-            .any(|placed| self.cgroups.id_of(&placed.scope.cgroup).ok() != placed.cgroup)
+        let half_written = self.half_written.load(Ordering::Relaxed);
+        half_written
+            || self
+                .current()
+                .iter()
+                .any(|placed| self.cgroups.id_of(&placed.scope.cgroup).ok() != placed.cgroup)
     }
 
     /// Follows cgroups as they come and go until the daemon stops.

@@ -25,6 +25,7 @@ use crate::sys::clock;
 use crate::workload::NetnsCookie;
 
 use super::authorities::Authorities;
+use super::bypasses::Bypasses;
 use super::doctor;
 use super::scopes::{Placed, ScopeTable};
 use super::tasks::Loaded;
@@ -50,6 +51,7 @@ pub(super) struct Daemon {
     pub(super) table: ScopeTable,
     pub(super) cgroups: Cgroups,
     pub(super) netns: NetnsCookie,
+    pub(super) bypasses: Bypasses,
 }
 
 impl Snapshots for Daemon {
@@ -149,8 +151,11 @@ impl Snapshots for Daemon {
 
     fn doctor(&self) -> Answer<'_, DoctorDump> {
         Box::pin(async move {
+            let looked = self.bypasses.look().await;
             let conditions = self.readiness.standings();
-            Ok(doctor::doctor(&self.kernel, &self.scopes(), conditions))
+            let mut found = doctor::doctor(&self.kernel, &self.scopes(), conditions);
+            found.checks.extend(doctor::bypasses(looked));
+            Ok(found)
         })
     }
 

@@ -15,6 +15,7 @@ use crate::files::KnownError;
 use crate::identity::CaError;
 use crate::state::StateError;
 use crate::sys::cgroup::CgroupError;
+use crate::sys::privilege::PrivilegeError;
 
 /// Why the daemon cannot start. Each says what the operator can do.
 #[derive(Debug, Error)]
@@ -31,6 +32,9 @@ pub enum StartError {
     /// What such a port shows.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// Privileges are missing, or cannot be given up.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// No cgroup2.
     #[error(transparent)]
     Cgroups(#[from] CgroupError),

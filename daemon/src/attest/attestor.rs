@@ -17,7 +17,7 @@ use super::store::Store;
 use super::systemd;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::task::Executable;
-use crate::workload::{ProcessClaim, ProcessKey};
+use crate::workload::{Doubts, ProcessClaim, ProcessKey};
 
 /// How many processes are looked at at once; each takes a fraction of a millisecond. Chosen.
 const LOOKS_AT_ONCE: usize = 8;
@@ -172,7 +172,7 @@ impl Attestor {
             let (mut facts, live) = parts.gather(claim)?;
             if let Some(executable) = live {
                 facts.hex = parts.digests.known(&executable);
-                facts.unread = facts.hex.is_none();
+                facts.doubts.digest = facts.hex.is_none();
             }
             Ok(facts)
         });
@@ -194,7 +194,7 @@ impl Attestor {
                 Ok(hex) => facts.hex = hex,
                 Err(error) => {
                     tracing::warn!(process = %claim.process, %error, "executable has no digest");
-                    facts.unread = true;
+                    facts.doubts.digest = true;
                 }
             }
         }
@@ -242,25 +242,30 @@ impl Parts {
             systemd_host: self.systemd_host,
             path: None,
             hex: None,
-            unread: false,
+            doubts: Doubts::default(),
             groups: Vec::new(),
             exited: matches!(seen, Seen::Exited),
         };
         let Seen::Live(live) = seen else {
+            // A program must not shed an identity by ending or by execve() before it is looked at.
+            facts.doubts.supplementary = true;
             if let Some(known) = self.digests.recall(claim.exe, claim.seen_ns) {
                 facts.path = evidence::path_value(&known.path);
                 facts.hex = known.hex;
+            } else {
+                (facts.doubts.path, facts.doubts.digest) = (true, true);
             }
             return Ok((facts, None));
         };
         facts.path = live.path.as_deref().and_then(evidence::path_value);
+        facts.doubts.supplementary = live.groups.is_none();
         facts.groups = live.groups.unwrap_or_default();
         Ok((facts, Some(live.executable)))
     }
 
     /// Keeps path and digest for processes that run the same and are gone when they are looked at.
     fn remember(&self, facts: &Facts) {
-        if let Some(path) = &facts.path {
+        if let (Some(path), false) = (&facts.path, facts.doubts.digest) {
             self.digests.remember(facts.claim.exe, path.into(), facts.hex.clone());
         }
     }

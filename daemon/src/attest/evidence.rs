@@ -63,8 +63,8 @@ pub(super) struct Facts {
     pub(super) path: Option<String>,
     /// Digest of the executable.
     pub(super) hex: Option<Arc<str>>,
-    /// The executable could not be read, or was not, for its digest.
-    pub(super) unread: bool,
+    /// What could not be found out, but for names.
+    pub(super) doubts: Doubts,
     /// Supplementary groups.
     pub(super) groups: Vec<u32>,
     /// Whether the process had exited.
@@ -75,8 +75,7 @@ pub(super) struct Facts {
 pub(super) fn attestation(facts: Facts, named: &Named) -> Attestation {
     let unit = facts.cgroup.as_deref().filter(|_| facts.systemd_host).and_then(systemd::unit_of);
     let unit = unit.map(str::to_owned);
-    let doubts =
-        Doubts { user: named.user_unsaid, groups: named.groups_unsaid, digest: facts.unread };
+    let doubts = Doubts { user: named.user_unsaid, groups: named.groups_unsaid, ..facts.doubts };
     let mut selectors = unix(&facts, named);
     selectors
         .extend(facts.cgroup.iter().map(|path| Selector::new("cgroup", format!("path:{path}"))));

@@ -3,11 +3,14 @@
 //! only so long, and kept for a minute. Whoever waits for one name holds up no other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
+
+use crate::sys::names;
 
 /// How long a name is taken to be true. Chosen: as short as an administrator's patience.
 const FRESH_FOR: Duration = Duration::from_mins(1);
@@ -97,7 +100,7 @@ impl Names {
         known: &Known,
         id: u32,
         until: Instant,
-        ask: impl FnOnce(u32) -> Name + Send + 'static,
+        ask: impl FnOnce(u32) -> Option<Told> + Send + 'static,
     ) -> Option<Told> {
         let mut answer = match self.recall(known, id) {
             Recalled::Answer(answer) => answer,
@@ -121,14 +124,16 @@ impl Names {
         known: &Known,
         id: u32,
         until: Instant,
-        ask: impl FnOnce(u32) -> Name + Send + 'static,
+        ask: impl FnOnce(u32) -> Option<Told> + Send + 'static,
     ) -> Option<Answer> {
         let thread = timeout_at(until, Arc::clone(&self.threads).acquire_owned()).await;
         let thread = thread.ok()?.ok()?;
         let (tell, answer) = watch::channel(None);
         remember(known, id, answer.clone());
         let _detached = tokio::task::spawn_blocking(move || {
-            tell.send_replace(Some(Told(ask(id))));
+            if let Some(told) = ask(id) {
+                tell.send_replace(Some(told));
+            }
             drop(thread);
         });
         Some(answer)
@@ -162,14 +167,23 @@ fn remember(known: &Known, id: u32, answer: Answer) {
     known.insert(id, Asked { since: Instant::now(), answer });
 }
 
-fn user_name(uid: u32) -> Name {
-    let user = uzers::get_user_by_uid(uid)?;
-    user.name().to_str().map(Arc::from)
+fn user_name(uid: u32) -> Option<Told> {
+    told("user", uid, names::of_user(uid))
 }
 
-fn group_name(gid: u32) -> Name {
-    let group = uzers::get_group_by_gid(gid)?;
-    group.name().to_str().map(Arc::from)
+fn group_name(gid: u32) -> Option<Told> {
+    told("group", gid, names::of_group(gid))
+}
+
+/// An error is no answer: it may have a name.
+fn told(what: &str, id: u32, said: io::Result<Option<String>>) -> Option<Told> {
+    match said {
+        Ok(name) => Some(Told(name.map(Arc::from))),
+        Err(error) => {
+            tracing::warn!(what, id, %error, "its name cannot be looked up; who may need it for an identity has none");
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +194,7 @@ mod tests {
         Names::new(Duration::from_millis(300))
     }
 
-    fn told(name: &str) -> Told {
+    fn said(name: &str) -> Told {
         Told(Some(name.into()))
     }
 
@@ -201,9 +215,9 @@ mod tests {
     #[tokio::test]
     async fn a_name_is_asked_for_once() {
         let (names, known) = (names(), Known::default());
-        let first = names.look_up(&known, 1, soon(&names), |_| Some("a".into())).await;
+        let first = names.look_up(&known, 1, soon(&names), |_| Some(said("a"))).await;
         let again = names.look_up(&known, 1, soon(&names), |_| panic!("asked again")).await;
-        assert_eq!((first, again), (Some(told("a")), Some(told("a"))));
+        assert_eq!((first, again), (Some(said("a")), Some(said("a"))));
     }
 
     #[tokio::test]
@@ -211,21 +225,32 @@ mod tests {
         let (names, known) = (names(), Known::default());
         let hang = |_| {
             std::thread::sleep(Duration::from_secs(1));
-            Some("late".into())
+            Some(said("late"))
         };
         // More of them than may be asked at one time leave room for others, since each is asked once.
         for _ in 0..2 * AT_ONCE {
             assert_eq!(names.look_up(&known, 1, soon(&names), hang).await, None);
         }
         let began = Instant::now();
-        let other = names.look_up(&known, 2, soon(&names), |_| Some("b".into())).await;
-        assert_eq!(other, Some(told("b")));
+        let other = names.look_up(&known, 2, soon(&names), |_| Some(said("b"))).await;
+        assert_eq!(other, Some(said("b")));
         assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
         let mut late = None;
         while late.is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             late = names.look_up(&known, 1, soon(&names), |_| panic!("asked again")).await;
         }
-        assert_eq!(late, Some(told("late")), "what comes late is kept");
+        assert_eq!(late, Some(said("late")), "what comes late is kept");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_fails_is_asked_again() {
+        let (names, known) = (names(), Known::default());
+        assert_eq!(names.look_up(&known, 1, soon(&names), |_| None).await, None, "it said nothing");
+        let again = names.look_up(&known, 1, soon(&names), |_| Some(Told(None))).await;
+        assert_eq!(again, Some(Told(None)), "it said that there is none");
+        let failed = told("user", 1, Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(failed, None);
+        assert_eq!(told("user", 1, Ok(None)), Some(Told(None)));
     }
 }

@@ -163,6 +163,11 @@ impl Audit {
         self.sums_up(Key::observed(causer))
     }
 
+    /// Whether one more record of an observed connection would be summed up, if it ended now.
+    pub fn would_sum_up_observed(&self, causer: Causer) -> bool {
+        self.0.sums.would_be_full(Key::observed(causer))
+    }
+
     fn sums_up(&self, key: Key) -> bool {
         let is_full = self.0.sums.is_full(key, Instant::now());
         if is_full {

@@ -84,6 +84,8 @@ pub enum CutReason {
     ScopeChanged,
     /// The registration entry is gone or names another identity.
     EntryGone,
+    /// By the entries as they are now, the local workload is somebody else, or nobody.
+    IdentityChanged,
     /// The SVID ran out and could not be renewed.
     SvidExpired,
     /// An authority of either side's chain is no longer trusted.
@@ -175,6 +177,7 @@ impl CutReason {
             Self::PolicyChanged => "policy_changed",
             Self::ScopeChanged => "scope_changed",
             Self::EntryGone => "entry_gone",
+            Self::IdentityChanged => "identity_changed",
             Self::SvidExpired => "svid_expired",
             Self::AuthorityGone => "authority_gone",
             Self::Idle => "idle",

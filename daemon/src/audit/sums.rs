@@ -137,6 +137,11 @@ impl Sums {
         })
     }
 
+    /// Whether a record would find no room. Nothing is counted.
+    pub(super) fn would_be_full(&self, key: Key) -> bool {
+        self.lock().get(&key).is_some_and(|window| window.told >= TOLD_EACH)
+    }
+
     fn counted(&self, key: Key, now: Instant, count: impl FnOnce(&mut Window) -> bool) -> bool {
         let mut windows = self.lock();
         let key = if windows.len() < TOLD_APART || windows.contains_key(&key) {

@@ -36,6 +36,15 @@ pub enum LoadError {
         #[source]
         source: Box<aya::maps::MapError>,
     },
+    /// The kernel refuses a change of what holds.
+    #[error("the kernel does not take the scopes into its map `{name}`")]
+    Unwritten {
+        /// Its name in the object.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
     /// The object lacks something: it was built from other sources.
     #[error("the eBPF object has no `{0}`")]
     Missing(&'static str),

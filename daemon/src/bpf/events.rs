@@ -136,6 +136,19 @@ impl EventStream {
     }
 }
 
+impl EventStream {
+    /// The next event that is there already.
+    pub fn waiting(&mut self) -> Option<KernelEvent> {
+        let ring = self.0.get_mut();
+        while let Some(item) = ring.next() {
+            if let Some(event) = read(&item).as_ref().and_then(translate) {
+                return Some(event);
+            }
+        }
+        None
+    }
+}
+
 fn read(bytes: &[u8]) -> Option<Event> {
     if bytes.len() < size_of::<Event>() {
         return None;

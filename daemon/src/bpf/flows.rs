@@ -9,7 +9,7 @@ use aya::maps::MapError;
 use ebpf_abi::{Socket, Tuple, flags};
 
 use crate::sys::sockopt;
-use crate::workload::{ClaimSource, ClientAddr, Flow, Listener, OriginalDst, ScopeId};
+use crate::workload::{ClaimSource, ClientAddr, Flow, Listener, Mode, OriginalDst, ScopeId};
 
 use super::kernel::locked;
 use super::{Kernel, convert};
@@ -34,7 +34,12 @@ impl Kernel {
             source_bound: record.flags & flags::SOURCE_BOUND != 0,
             bound_ifindex: record.bound_ifindex,
             scope: ScopeId(record.scope),
-            mode: self.mode_of(ScopeId(record.scope)),
+            // The process may be in another scope by now, and the index another one's.
+            mode: if record.flags & flags::STRICT != 0 {
+                Mode::Strict
+            } else {
+                self.mode_of(ScopeId(record.scope))
+            },
         }))
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
-use ebpf_abi::{ListenKey, MAX_SCOPES, Socket, flags, listener_flags};
+use ebpf_abi::{ListenKey, SCOPE_SLOTS, Socket, flags, listener_flags};
 
 use crate::workload::{ClaimSource, ListenAddr, Listener, ListenerLookup, ProcessClaim, ScopeId};
 
@@ -164,7 +164,7 @@ impl Kernel {
             *counts.entry(entry.scope.0).or_default() += 1;
         }
         let mut map = locked(&self.scope_listeners);
-        for scope in 1..MAX_SCOPES {
+        for scope in 1..SCOPE_SLOTS {
             let (counted, there) =
                 (map.get(&scope, 0), counts.get(&scope).copied().unwrap_or_default());
             if counted.is_ok_and(|counted| counted != there) {

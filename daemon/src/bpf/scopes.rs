@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aya::maps::MapError;
 use ebpf_abi::{
-    ANY_USER, MAX_LEVEL, MAX_PATH, MAX_PORT_RANGES, MAX_SCOPES, PathScopes, PortRange, ScopeKey,
-    ScopePath, fail, mode, other,
+    ANY_USER, MAX_LEVEL, MAX_PATH, MAX_PORT_RANGES, MAX_SCOPES, PathScopes, PortRange, SCOPE_SLOTS,
+    ScopeKey, ScopePath, fail, mode, other,
 };
 
+use crate::sys::barrier;
 use crate::workload::{CgroupId, FailMode, Mode, OtherTransports, PortSet, Scope, ScopeId};
 
-use super::kernel::{is_absent, locked, map_error};
+use super::kernel::{is_absent, locked};
 use super::{Kernel, LoadError};
 
 /// What holds in a scope that is no more: nothing. Told apart from an index that was never used.
@@ -40,94 +41,115 @@ pub struct PlacedScope {
     pub id: Option<ScopeId>,
 }
 
+/// Everything that is to be written, found to be possible.
+struct Plan {
+    ids: Vec<ScopeId>,
+    /// What is to hold, by index.
+    entries: BTreeMap<u32, ebpf_abi::Scope>,
+    /// Which cgroup and user is to have which index.
+    keys: BTreeMap<Key, u32>,
+    paths: HashMap<ScopePath, PathScopes>,
+    levels: u64,
+}
+
+/// A cgroup id and a user.
+type Key = (u64, u32);
+
 impl Kernel {
-    /// Makes exactly these scopes hold. New and changed ones first, so that no moment is less
-    /// strict than both the old and the new state. Gives each one's index, in the same order.
+    /// Makes exactly these scopes hold, so that no moment is less strict than both the old and the new
+    /// state: first what is new is added and what changes is as strict as it ever was or will be; then
+    /// each cgroup and user has the old decision or the new one. Only then goes what is old, and what
+    /// changes is lowered. Gives each one's index, in the same order.
     ///
     /// `place` finds out where the scopes are, after what is known was read: a cgroup that is made
     /// in between is not taken for one that has gone.
+    ///
+    /// # Errors
+    /// What cannot be is refused before anything is written. If the kernel refuses half way, nothing
+    /// is less strict for it; set the old scopes again.
     pub fn set_scopes(
         &self,
         place: impl FnOnce() -> Vec<PlacedScope>,
     ) -> Result<(Vec<PlacedScope>, Vec<ScopeId>), LoadError> {
         let known = self.scope_ids();
         let scopes = place();
-        let ids = self.write_scopes(&known, &scopes)?;
-        Ok((scopes, ids))
+        let plan = self.plan(&known, &scopes)?;
+        self.add(&plan)?;
+        // A program that has looked up the old index may still be about to ask what holds there.
+        if let Err(error) = barrier::wait_for_programs() {
+            tracing::debug!(%error, "programs that run now are not waited for");
+        }
+        self.remove(&plan, &known)?;
+        Ok((scopes, plan.ids))
     }
 
-    fn write_scopes(
-        &self,
-        known: &BTreeMap<(u64, u32), u32>,
-        scopes: &[PlacedScope],
-    ) -> Result<Vec<ScopeId>, LoadError> {
+    fn plan(&self, known: &BTreeMap<Key, u32>, scopes: &[PlacedScope]) -> Result<Plan, LoadError> {
         let mut taken: BTreeSet<u32> = known.values().copied().collect();
         taken.extend(scopes.iter().filter_map(|placed| Some(placed.id?.0)));
-        // All that can be refused is refused before anything is written.
-        let (mut ids, mut entries) = (Vec::new(), Vec::new());
+        let (mut ids, mut entries, mut keys) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for placed in scopes {
-            let before = key_of(placed)?.and_then(|key| known.get(&key).copied());
+            let key = key_of(placed)?;
+            let before = key.and_then(|key| known.get(&key).copied());
             let id = match before.or(placed.id.map(|id| id.0)) {
                 Some(id) => id,
                 None => self.free_id(&taken).ok_or_else(|| too_many(&placed.scope))?,
             };
             taken.insert(id);
-            entries.push((id, to_entry(&placed.scope)?));
+            entries.insert(id, to_entry(&placed.scope)?);
+            keys.extend(key.map(|key| (key, id)));
             ids.push(ScopeId(id));
         }
+        let first_too_many = usize::try_from(MAX_SCOPES).unwrap_or(usize::MAX) - 1;
+        if let Some(placed) = scopes.get(first_too_many) {
+            return Err(too_many(&placed.scope));
+        }
         let paths = paths(scopes, &ids)?;
-        for (id, entry) in entries {
-            locked(&self.scopes).set(id, entry, 0).map_err(map_error("SCOPES"))?;
-        }
         let levels = scopes.iter().fold(0, |levels, placed| levels | 1_u64 << placed.level);
-        // Both the old and the new depths, until the new cgroups are in.
-        let before = self.config().map_or(0, |config| config.scope_levels);
-        self.set_scope_levels(before | levels).map_err(map_error("CONFIG"))?;
-        self.set_paths(&paths)?;
-        let mut wanted = BTreeMap::new();
-        for (placed, id) in scopes.iter().zip(&ids) {
-            wanted.extend(key_of(placed)?.map(|key| (key, id.0)));
-        }
-        // Only what this call knew of is removed, and before anything is added: a full table must
-        // not keep out what holds. What the programs have placed meanwhile stays.
-        self.remove_scopes(known, &wanted, &ids)?;
-        for ((cgroup, uid), id) in &wanted {
-            let key = ScopeKey { cgroup: *cgroup, uid: *uid, padding: 0 };
-            locked(&self.scope_ids).insert(key, id, 0).map_err(map_error("SCOPE_IDS"))?;
-        }
-        self.set_scope_levels(levels).map_err(map_error("CONFIG"))?;
-        Ok(ids)
+        Ok(Plan { ids, entries, keys, paths, levels })
     }
 
-    /// Tells the programs which paths are whose, for cgroups that are made later.
-    fn set_paths(&self, wanted: &HashMap<ScopePath, PathScopes>) -> Result<(), LoadError> {
-        let mut map = locked(&self.scope_paths);
-        let stale: Vec<ScopePath> =
-            map.keys().flatten().filter(|path| !wanted.contains_key(path)).collect();
-        for (path, entry) in wanted {
-            map.insert(path, entry, 0).map_err(map_error("SCOPE_PATHS"))?;
+    /// What is new, beside what is old.
+    fn add(&self, plan: &Plan) -> Result<(), LoadError> {
+        for (id, entry) in &plan.entries {
+            let mut scopes = locked(&self.scopes);
+            let before = scopes.get(id, 0).map_err(unwritten("SCOPES"))?;
+            scopes.set(*id, stricter(&before, entry), 0).map_err(unwritten("SCOPES"))?;
         }
-        for path in stale {
-            gone(map.remove(&path)).map_err(map_error("SCOPE_PATHS"))?;
+        // Both the old and the new depths.
+        let before = self.config().map_or(0, |config| config.scope_levels);
+        self.set_scope_levels(before | plan.levels).map_err(unwritten("CONFIG"))?;
+        for (path, entry) in &plan.paths {
+            locked(&self.scope_paths).insert(path, entry, 0).map_err(unwritten("SCOPE_PATHS"))?;
+        }
+        for ((cgroup, uid), id) in &plan.keys {
+            let key = ScopeKey { cgroup: *cgroup, uid: *uid, padding: 0 };
+            locked(&self.scope_ids).insert(key, id, 0).map_err(unwritten("SCOPE_IDS"))?;
         }
         Ok(())
     }
 
-    fn remove_scopes(
-        &self,
-        known: &BTreeMap<(u64, u32), u32>,
-        wanted: &BTreeMap<(u64, u32), u32>,
-        ids: &[ScopeId],
-    ) -> Result<(), LoadError> {
-        for ((cgroup, uid), id) in known.iter().filter(|(key, _)| !wanted.contains_key(key)) {
+    /// What is old, and what is stricter than it is to be. Only keys that were `known` are removed: what
+    /// the programs have placed meanwhile stays.
+    fn remove(&self, plan: &Plan, known: &BTreeMap<Key, u32>) -> Result<(), LoadError> {
+        let mut paths = locked(&self.scope_paths);
+        let stale: Vec<ScopePath> =
+            paths.keys().flatten().filter(|path| !plan.paths.contains_key(path)).collect();
+        for path in stale {
+            gone(paths.remove(&path)).map_err(unwritten("SCOPE_PATHS"))?;
+        }
+        drop(paths);
+        for ((cgroup, uid), id) in known.iter().filter(|(key, _)| !plan.keys.contains_key(key)) {
             let key = ScopeKey { cgroup: *cgroup, uid: *uid, padding: 0 };
             // The programs remove the cgroup that one of the same path has replaced.
-            gone(locked(&self.scope_ids).remove(&key)).map_err(map_error("SCOPE_IDS"))?;
-            if !ids.contains(&ScopeId(*id)) {
-                locked(&self.scopes).set(*id, RETIRED, 0).map_err(map_error("SCOPES"))?;
+            gone(locked(&self.scope_ids).remove(&key)).map_err(unwritten("SCOPE_IDS"))?;
+            if !plan.entries.contains_key(id) {
+                locked(&self.scopes).set(*id, RETIRED, 0).map_err(unwritten("SCOPES"))?;
             }
         }
-        Ok(())
+        for (id, entry) in &plan.entries {
+            locked(&self.scopes).set(*id, entry, 0).map_err(unwritten("SCOPES"))?;
+        }
+        self.set_scope_levels(plan.levels).map_err(unwritten("CONFIG"))
     }
 
     /// An index for a new scope. One that was used is avoided, also by an earlier daemon: sockets of
@@ -201,6 +223,38 @@ fn to_path(scope: &Scope) -> Result<ScopePath, LoadError> {
     Ok(ScopePath { path })
 }
 
+/// What holds while a scope changes from one to the other: in all the stricter of the two.
+fn stricter(before: &ebpf_abi::Scope, after: &ebpf_abi::Scope) -> ebpf_abi::Scope {
+    let wider = |all: (u16, u16), ranges: [&[PortRange; MAX_PORT_RANGES]; 2]| {
+        let same = all.0 == all.1 && ranges[0] == ranges[1];
+        // Ports of both, or all: of two lists of eight there may be sixteen.
+        if same { (all.0, *ranges[0]) } else { (1, *ranges[1]) }
+    };
+    if before.mode == mode::OBSERVE {
+        return *after;
+    }
+    if after.mode == mode::OBSERVE {
+        return *before;
+    }
+    let (all_inbound, inbound) =
+        wider((before.all_inbound, after.all_inbound), [&before.inbound, &after.inbound]);
+    let (all_outbound, outbound) =
+        wider((before.all_outbound, after.all_outbound), [&before.outbound, &after.outbound]);
+    ebpf_abi::Scope {
+        mode: before.mode.max(after.mode),
+        fail: before.fail.min(after.fail),
+        other: before.other.min(after.other),
+        all_inbound,
+        all_outbound,
+        inbound,
+        outbound,
+    }
+}
+
+fn unwritten(name: &'static str) -> impl FnOnce(MapError) -> LoadError {
+    move |source| LoadError::Unwritten { name, source: Box::new(source) }
+}
+
 /// Removed already is removed.
 fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
@@ -211,7 +265,7 @@ fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
 
 /// The first index that no scope has or ever had; only when there is none, one that a scope had.
 fn free_id(taken: &BTreeSet<u32>, was_used: impl Fn(u32) -> bool) -> Option<u32> {
-    let mut free = (1..MAX_SCOPES).filter(|id| !taken.contains(id));
+    let mut free = (1..SCOPE_SLOTS).filter(|id| !taken.contains(id));
     let oldest = free.clone().next();
     free.find(|id| !was_used(*id)).or(oldest)
 }
@@ -268,6 +322,30 @@ mod tests {
         let taken = BTreeSet::from([1, 2]);
         assert_eq!(free_id(&taken, |id| id <= 4), Some(5));
         assert_eq!(free_id(&taken, |_| true), Some(3));
-        assert_eq!(free_id(&(1..MAX_SCOPES).collect(), |_| true), None);
+        assert_eq!(free_id(&(1..SCOPE_SLOTS).collect(), |_| true), None);
+    }
+
+    #[test]
+    fn a_scope_that_changes_is_meanwhile_as_strict_as_either() {
+        let scope = |mode: u32, fail: u32, other: u32, port: u16| ebpf_abi::Scope {
+            mode,
+            fail,
+            other,
+            all_outbound: 0,
+            outbound: [PortRange { first: port, last: port }; MAX_PORT_RANGES],
+            ..RETIRED
+        };
+        let strict = scope(mode::STRICT, fail::CLOSED, other::DNS_ONLY, 80);
+        let loose = scope(mode::PERMISSIVE, fail::OPEN, other::REFUSE, 443);
+        for (before, after) in [(&strict, &loose), (&loose, &strict)] {
+            let held = stricter(before, after);
+            assert_eq!((held.mode, held.fail, held.other), (mode::STRICT, 0, other::REFUSE));
+            assert_eq!((held.all_outbound, held.all_inbound), (1, 0), "ports of both");
+        }
+        assert_eq!(stricter(&strict, &strict), strict);
+        // What is observed is captured on no port: the other one's words hold.
+        assert_eq!(stricter(&RETIRED, &strict), strict);
+        assert_eq!(stricter(&strict, &RETIRED), strict);
+        assert_eq!(stricter(&ebpf_abi::Scope::default(), &loose), loose);
     }
 }

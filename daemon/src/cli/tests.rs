@@ -41,7 +41,7 @@ Commands:
   ca           Make and look after the embedded CA
   audit        Read and verify the audit log
   doctor       Check the kernel, the programs, and what is left in the kernel
-  bundle       Show trust bundles
+  bundle       List and show trust bundles, and set and delete those of other trust domains
   reload       Make the daemon read its configuration again, now
   uninstall    Remove everything that the daemon has left in the kernel
   completions  Print a completion script for a shell

@@ -32,6 +32,12 @@ pub enum KnownError {
     },
 }
 
+/// Whether the list names anything, as far as can be seen: what is wrong with it is told by
+/// [`super::keep()`].
+pub fn are_left(state_dir: &Path) -> bool {
+    Known::open(state_dir).is_ok_and(|known| !known.directories.is_empty())
+}
+
 /// The list. A change is on the disk before it is in force.
 #[derive(Debug)]
 pub(super) struct Known {

@@ -15,5 +15,5 @@ mod upkeep;
 mod tests;
 
 pub use keep::{FilesParts, keep};
-pub use known::KnownError;
+pub use known::{KnownError, are_left};
 pub use standing::Standings;

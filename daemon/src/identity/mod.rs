@@ -23,7 +23,7 @@ pub use issuer::{
     AuthorityStage, AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing, IssuingJwt,
     JwtRequest,
 };
-pub use resolve::{Identities, IdentityError, IdentitySettings, WorkloadIdentity};
+pub use resolve::{Identities, IdentityError, IdentitySettings, Naming, WorkloadIdentity};
 pub use rotation::{renew_at, retry_after};
 pub use slot::SvidStatus;
 pub use subscription::{Entitlement, EntryWatch, HeldSvid, Subscription};

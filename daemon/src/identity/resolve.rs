@@ -64,6 +64,14 @@ pub struct WorkloadIdentity {
     pub federates_with: watch::Receiver<Arc<BTreeSet<TrustDomain>>>,
 }
 
+/// What the entries said of a process.
+#[derive(Debug, Clone)]
+pub struct Naming {
+    attestation: Arc<Attestation>,
+    /// The entry that names it, if one does.
+    entry: Option<Arc<RegistrationEntry>>,
+}
+
 /// Why a process has no identity.
 #[derive(Debug, Error)]
 pub enum IdentityError {
@@ -117,6 +125,13 @@ pub(super) struct Inner {
     ties: SeenTies,
 }
 
+impl WorkloadIdentity {
+    /// What the entries said of the process.
+    pub fn naming(&self) -> Naming {
+        Naming { attestation: Arc::clone(&self.attestation), entry: Some(Arc::clone(&self.entry)) }
+    }
+}
+
 impl IdentityError {
     /// The reason as records and metrics carry it.
     pub fn reason(&self) -> DenyReason {
@@ -127,6 +142,15 @@ impl IdentityError {
             Self::NoEntry { .. } => DenyReason::NoIdentity,
             Self::NoSvid { .. } => DenyReason::NoSvid,
         }
+    }
+
+    /// What the entries said of the process, where it was attested.
+    pub fn naming(&self) -> Option<Naming> {
+        let entry = match self {
+            Self::NoSvid { entry, .. } => Some(Arc::clone(entry)),
+            _ => None,
+        };
+        self.attestation().map(|attestation| Naming { attestation: Arc::clone(attestation), entry })
     }
 
     /// What is known about the process, where that much succeeded.
@@ -192,11 +216,14 @@ impl Identities {
         }
     }
 
-    /// Whether the entries in force now give the process this identity still.
-    pub fn still_names(&self, identity: &WorkloadIdentity) -> bool {
+    /// Whether the entries in force now say of a process what they said then.
+    pub fn still_say(&self, naming: &Naming) -> bool {
         let registry = Arc::clone(&self.inner.registry.borrow());
-        let found = registry.find(&identity.attestation.selectors).entry;
-        found.is_some_and(|entry| SlotKey::from(&*entry) == SlotKey::from(&*identity.entry))
+        let found = registry.find(&naming.attestation.selectors).entry;
+        let is_certain = certain(&registry, &naming.attestation, found.as_deref()).is_ok();
+        // In doubt it is nobody.
+        let found = found.filter(|_| is_certain);
+        found.as_deref().map(SlotKey::from) == naming.entry.as_deref().map(SlotKey::from)
     }
 
     /// Brings SVIDs in line with the entries: those of entries that are gone are withdrawn. Done by

@@ -261,3 +261,29 @@ fn is_exhausted(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error().is_some_and(|code| NO_ROOM.contains(&code))
 }
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_dialled_and_accepted_notices_a_peer_that_is_gone() {
+        let settings = ProxySettings {
+            user_timeout: Some(Duration::from_secs(17)),
+            keepalive: Duration::from_secs(23),
+            ..ProxySettings::default()
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let dialled = settle(dialled, &settings).unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        tune(&accepted, &settings);
+        for socket in [SockRef::from(&*dialled), SockRef::from(&accepted)] {
+            assert_eq!(socket.tcp_user_timeout().unwrap(), settings.user_timeout);
+            assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), settings.keepalive);
+        }
+    }
+}

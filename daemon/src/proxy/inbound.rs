@@ -65,9 +65,9 @@ async fn road(
     proxy: &Proxy,
     record: &mut RecordBuilder,
 ) -> Result<Outcome, Outcome> {
+    proxy.settled().await;
     let arrival = dialled(&client, proxy, record)?;
     let _place = proxy.limits.on_node()?;
-    proxy.settled().await;
     let mut local = own(proxy, &arrival, record).await?;
     let (reception, heard) = Box::pin(receive(proxy, &client, &arrival, &local)).await?;
     let Admitted { permit, end, peer } =
@@ -77,6 +77,7 @@ async fn road(
     let standing = Standing {
         local: local.standing(),
         peer,
+        claim: arrival.listener.claim.clone(),
         scope: arrival.listener.scope,
         mode: arrival.listener.mode,
         road: Road::Inbound {

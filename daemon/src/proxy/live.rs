@@ -7,7 +7,9 @@
 //! entry is no longer federated with the peer's trust domain.
 //! Start at [`Live::enter`]; [`keep_watch`] does the looking.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -20,19 +22,22 @@ use crate::policy::{LiveInbound, LiveOutbound, Peer, Policy, recheck_inbound, re
 use crate::shutdown::Stop;
 use crate::spiffe::{BundleSet, PeerIdentity, SpiffeId, TrustDomain, X509Svid};
 use crate::sys::clock;
-use crate::workload::{ClientAddr, ListenAddr, Mode, OriginalDst, ScopeId};
+use crate::workload::{CgroupId, ClientAddr, ListenAddr, Mode, OriginalDst, ProcessClaim, ScopeId};
 
 /// How often expiry is looked at. Chosen: an expired SVID is used for at most this long.
 const TICK: Duration = Duration::from_secs(1);
 
 /// All live connections.
-#[derive(Debug)]
 pub(super) struct Live {
     policy: watch::Receiver<Arc<Policy>>,
     bundles: watch::Receiver<Arc<BundleSet>>,
     modes: watch::Receiver<Arc<Modes>>,
+    scope_of: ScopeOf,
     table: Mutex<Table>,
 }
+
+/// The scope that a process is in now, 0 for none; nothing if its cgroup is gone.
+pub type ScopeOf = Arc<dyn Fn(&ProcessClaim) -> Option<ScopeId> + Send + Sync>;
 
 /// The mode of each scope. A scope keeps its id for as long as it is the same scope.
 pub type Modes = HashMap<ScopeId, Mode>;
@@ -56,6 +61,8 @@ pub(super) struct Standing {
     pub(super) local: Option<LocalIdentity>,
     /// Who the peer has proved to be; `None` where it has proved nothing.
     pub(super) peer: Option<PeerIdentity>,
+    /// The local process.
+    pub(super) claim: ProcessClaim,
     /// The scope that decided.
     pub(super) scope: ScopeId,
     /// Its mode at that time.
@@ -105,13 +112,19 @@ pub(super) struct Life {
     foreign: Option<(TrustDomain, watch::Receiver<Arc<BTreeSet<TrustDomain>>>)>,
 }
 
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
 impl Live {
     pub(super) fn new(
         policy: watch::Receiver<Arc<Policy>>,
         bundles: watch::Receiver<Arc<BundleSet>>,
-        modes: watch::Receiver<Arc<Modes>>,
+        (modes, scope_of): (watch::Receiver<Arc<Modes>>, ScopeOf),
     ) -> Self {
-        Self { policy, bundles, modes, table: Mutex::default() }
+        Self { policy, bundles, modes, scope_of, table: Mutex::default() }
     }
 
     /// Enters a connection. It is looked at once, here: what it hangs on may have changed since it
@@ -175,11 +188,13 @@ impl Live {
         }
     }
 
-    fn ground(&self) -> Ground {
+    fn ground(&self) -> Ground<'_> {
         Ground {
             policy: Arc::clone(&self.policy.borrow()),
             bundles: Arc::clone(&self.bundles.borrow()),
             modes: Arc::clone(&self.modes.borrow()),
+            scope_of: &*self.scope_of,
+            known: RefCell::default(),
             now: clock::now(),
         }
     }
@@ -199,28 +214,48 @@ impl Table {
 }
 
 /// What connections are judged by, as it is now.
-struct Ground {
+struct Ground<'a> {
     policy: Arc<Policy>,
     bundles: Arc<BundleSet>,
     modes: Arc<Modes>,
+    scope_of: &'a dyn Fn(&ProcessClaim) -> Option<ScopeId>,
+    /// What has been asked: many connections are of few processes.
+    known: RefCell<HashMap<Place, Option<ScopeId>>>,
     now: SystemTime,
+}
+
+/// What a scope is of: a cgroup, an effective and a real user.
+type Place = (CgroupId, u32, u32);
+
+impl Ground<'_> {
+    /// The mode that holds for a process now. A scope that is gone captures nothing new and leaves
+    /// alone what there is.
+    fn mode_of(&self, standing: &Standing) -> Mode {
+        let claim = &standing.claim;
+        let place = (claim.cgroup, claim.uid, claim.real_uid);
+        let mut known = self.known.borrow_mut();
+        let scope = *known.entry(place).or_insert_with(|| (self.scope_of)(claim));
+        let scope = scope.unwrap_or(standing.scope);
+        self.modes.get(&scope).copied().unwrap_or(standing.mode)
+    }
 }
 
 impl Standing {
     /// Why the connection may no longer be.
-    fn fault(&self, ground: &Ground) -> Option<CutReason> {
+    fn fault(&self, ground: &Ground<'_>) -> Option<CutReason> {
         if let Some(reason) = self.expired(ground.now) {
             return Some(reason);
         }
         if !self.is_trusted(&ground.bundles) {
             return Some(CutReason::AuthorityGone);
         }
-        if !self.is_allowed(&ground.policy, self.mode) {
-            return Some(CutReason::PolicyChanged);
+        let mode = ground.mode_of(self);
+        if self.is_allowed(&ground.policy, mode) {
+            return None;
         }
-        // A scope that is gone captures nothing new and leaves alone what there is.
-        let mode = ground.modes.get(&self.scope).copied().unwrap_or(self.mode);
-        (!self.is_allowed(&ground.policy, mode)).then_some(CutReason::ScopeChanged)
+        // Which of the two it was, if not both.
+        let by_mode = mode != self.mode && self.is_allowed(&ground.policy, self.mode);
+        Some(if by_mode { CutReason::ScopeChanged } else { CutReason::PolicyChanged })
     }
 
     fn expired(&self, now: SystemTime) -> Option<CutReason> {
@@ -349,9 +384,9 @@ pub async fn keep_watch(proxy: Arc<Proxy>, mut stop: Stop) {
         tokio::select! {
             biased;
             () = stop.draining() => return,
-            Ok(()) = policy.changed() => proxy.live.check_all(),
-            Ok(()) = bundles.changed() => proxy.live.check_all(),
-            Ok(()) = modes.changed() => proxy.live.check_all(),
+            Ok(()) = policy.changed() => proxy.check_live().await,
+            Ok(()) = bundles.changed() => proxy.check_live().await,
+            Ok(()) = modes.changed() => proxy.check_live().await,
             _ = tick.tick() => {
                 proxy.live.check_time();
                 proxy.tls.sweep();

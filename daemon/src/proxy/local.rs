@@ -11,7 +11,7 @@ use super::live::LocalIdentity;
 use super::state::{Proxy, ProxySettings};
 use super::tls::Credential;
 use crate::audit::{Direction, Outcome, RecordBuilder};
-use crate::identity::WorkloadIdentity;
+use crate::identity::{Naming, WorkloadIdentity};
 use crate::policy::DenyReason;
 use crate::spiffe::{BundleSet, SpiffeId};
 use crate::sys::clock;
@@ -21,6 +21,8 @@ use crate::workload::{CgroupId, Mode, ProcessClaim};
 #[derive(Debug)]
 pub(super) struct Local {
     identity: Option<WorkloadIdentity>,
+    /// What the entries said of it, where it was attested.
+    naming: Option<Naming>,
     /// Of the SVID that was shown to the peer.
     authorities: Arc<[String]>,
     _place: Place,
@@ -51,7 +53,10 @@ pub(super) async fn identify(
             record.detail(&error);
             match mode {
                 Mode::Strict => Err(Outcome::Denied(error.reason())),
-                Mode::Permissive | Mode::Observe => Local::nobody(proxy, claim),
+                Mode::Permissive | Mode::Observe => {
+                    let nobody = Local::nobody(proxy, claim)?;
+                    Ok(Local { naming: error.naming(), ..nobody })
+                }
             }
         }
     }
@@ -69,7 +74,8 @@ impl Local {
         claim: &ProcessClaim,
     ) -> Result<Self, Outcome> {
         let place = proxy.limits.of_workload(identity.as_ref(), claim)?;
-        Ok(Self { identity, authorities: Arc::default(), _place: place })
+        let naming = identity.as_ref().map(WorkloadIdentity::naming);
+        Ok(Self { identity, naming, authorities: Arc::default(), _place: place })
     }
 
     /// Its SPIFFE ID, if it has one.
@@ -77,9 +83,9 @@ impl Local {
         self.identity.as_ref().map(|identity| &identity.entry.spiffe_id)
     }
 
-    /// Whether the entries in force now name it as they did when it was identified.
+    /// Whether the entries in force now say of it what they said when it was identified.
     pub(super) fn is_still_named(&self, proxy: &Proxy) -> bool {
-        self.identity.as_ref().is_none_or(|identity| proxy.identities.still_names(identity))
+        self.naming.as_ref().is_none_or(|naming| proxy.identities.still_say(naming))
     }
 
     /// What it shows to a peer: its SVID as it is now.

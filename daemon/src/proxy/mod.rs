@@ -21,5 +21,5 @@ mod tests;
 
 pub use flow_source::FlowSource;
 pub use listener::{serve_inbound, serve_outbound};
-pub use live::{Modes, keep_watch};
+pub use live::{Modes, ScopeOf, keep_watch};
 pub use state::{Proxy, ProxyParts, ProxySettings};

@@ -46,9 +46,9 @@ async fn road(
     proxy: &Proxy,
     record: &mut RecordBuilder,
 ) -> Result<Outcome, Outcome> {
+    proxy.settled().await;
     let flow = captured(&app, proxy, record)?;
     let _place = proxy.limits.on_node()?;
-    proxy.settled().await;
     let mut local = identify(proxy, &flow.claim, flow.mode, record).await?;
     let plan = decide(proxy, &flow, &local, record);
     let Reached { permit, end, peer } =
@@ -57,6 +57,7 @@ async fn road(
     let standing = Standing {
         local: local.standing(),
         peer,
+        claim: flow.claim.clone(),
         scope: flow.scope,
         mode: flow.mode,
         road: Road::Outbound(flow.original_dst),

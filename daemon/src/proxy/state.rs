@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::FlowSource;
-use super::live::{Life, Live, Modes, Standing};
+use super::live::{Life, Live, Modes, ScopeOf, Standing};
 use super::local::{Limits, Local};
 use super::relay::Inbox;
 use super::tls::Tls;
@@ -63,7 +63,7 @@ impl Default for ProxySettings {
 }
 
 /// What a proxy is made of.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "holds a function, and is taken apart at once")]
 pub struct ProxyParts {
     /// Says who a local process is.
     pub identities: Identities,
@@ -73,6 +73,8 @@ pub struct ProxyParts {
     pub policy: watch::Receiver<Arc<Policy>>,
     /// The modes of scopes, as they are now.
     pub modes: watch::Receiver<Arc<Modes>>,
+    /// Says which scope a process is in now.
+    pub scope_of: ScopeOf,
     /// Whether entries, rules and modes belong together: not while another configuration is put into
     /// force.
     pub settled: watch::Receiver<bool>,
@@ -105,7 +107,8 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy without connections.
     pub fn new(parts: ProxyParts) -> Arc<Self> {
-        let live = Live::new(parts.policy.clone(), parts.bundles.clone(), parts.modes);
+        let live =
+            Live::new(parts.policy.clone(), parts.bundles.clone(), (parts.modes, parts.scope_of));
         Arc::new(Self {
             limits: Limits::new(&parts.settings),
             live: Arc::new(live),
@@ -141,7 +144,7 @@ impl Proxy {
     pub(super) async fn enter(&self, local: &Local, standing: Standing) -> Result<Life, Outcome> {
         self.settled().await;
         if !local.is_still_named(self) {
-            return Err(Outcome::Cut(CutReason::EntryGone));
+            return Err(Outcome::Cut(CutReason::IdentityChanged));
         }
         Ok(self.live.enter(standing))
     }
@@ -150,6 +153,12 @@ impl Proxy {
     /// when it is no longer trusted.
     pub fn connections_under(&self, authority: &str) -> usize {
         self.live.under(authority)
+    }
+
+    /// Cuts what may no longer be, by one whole configuration.
+    pub(super) async fn check_live(&self) {
+        self.settled().await;
+        self.live.check_all();
     }
 
     /// A buffer for what one socket receives.

@@ -1,8 +1,9 @@
 //! What the daemon does to itself before it holds keys: no core dumps, no tracing by others of its
-//! user, and room for as many sockets as the administrator allows.
+//! user, nothing in swap, and room for as many sockets as the administrator allows.
 
 use std::io;
 
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -27,7 +28,19 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Lifts the limit of locked memory, which kernels before 5.11 count maps against. Where that is
+/// Keeps the daemon's memory, and the keys in it, out of swap: each page from its first use on
+/// (`MCL_ONFAULT`, Linux 4.4). Needs `CAP_IPC_LOCK`, also later on: without it the daemon would run
+/// out of memory at `RLIMIT_MEMLOCK`.
+///
+/// # Errors
+/// The daemon can run; its keys may be swapped out.
+pub fn lock_memory() -> io::Result<()> {
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)?;
+    Ok(())
+}
+
+/// Lifts the limit of locked memory, which kernels before 5.11 count maps against, too. Where that is
 /// not allowed the soft limit is raised to the hard one. Gives whether it is without limit now.
 ///
 /// # Errors

@@ -80,7 +80,9 @@ impl OpenObserved {
         }
         let causer = causer(observed);
         let of_it = self.of_each.get(&causer).copied().unwrap_or(0);
-        if self.open.len() >= FOLLOWED || of_it >= FOLLOWED_EACH {
+        // Asked before anything is found out about it.
+        let is_flood = recorder.audit.would_sum_up_observed(causer);
+        if is_flood || self.open.len() >= FOLLOWED || of_it >= FOLLOWED_EACH {
             return;
         }
         let record = self.begin(recorder, observed).await;

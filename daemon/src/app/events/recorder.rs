@@ -24,6 +24,9 @@ const SAME: Duration = Duration::from_secs(10);
 const REMEMBERED: usize = 4096;
 /// How often it is asked whether events were lost.
 const LOOK: Duration = Duration::from_secs(10);
+/// Events that are still read when the daemon stops: as many as the ring holds, so that whoever goes
+/// on making some does not keep it.
+const LAST_EVENTS: usize = 8192;
 
 /// Everything that an event needs to become a record.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ pub(in crate::app) async fn record(mut events: EventStream, recorder: Recorder, 
     loop {
         let event = tokio::select! {
             biased;
-            () = stop.draining() => return open.leave(),
+            () = stop.draining() => break,
             _ = look.tick() => {
                 let now = recorder.counters.events_lost();
                 if std::mem::replace(&mut lost, now) != now || open.misses_some() {
@@ -59,24 +62,19 @@ pub(in crate::app) async fn record(mut events: EventStream, recorder: Recorder, 
             event = events.next() => event,
         };
         match event {
-            Ok(KernelEvent::Denied(denied)) => {
-                if told.is_new(&denied) {
-                    reset(&denied);
-                    if !recorder.sums_up_denial(&denied) {
-                        recorder.denied(&denied).await;
-                    }
-                }
-            }
-            Ok(_) if !recorder.observe => {}
-            Ok(KernelEvent::Opening(claim)) => open.opening(&recorder.identities, claim),
-            Ok(KernelEvent::Established(observed)) => open.established(&recorder, &observed).await,
-            Ok(KernelEvent::Closed(observed)) => open.closed(&recorder, &observed).await,
+            Ok(event) => recorder.take(event, &mut told, &mut open).await,
             Err(error) => {
                 tracing::error!(%error, "the programs' events cannot be read; denials by them go unrecorded");
                 return;
             }
         }
     }
+    // What has ended by now has an end of its own.
+    for _ in 0..LAST_EVENTS {
+        let Some(event) = events.waiting() else { break };
+        recorder.take(event, &mut told, &mut open).await;
+    }
+    open.leave();
 }
 
 /// A connection whose packets are dropped would hang in silence; both ends are to see its end.
@@ -119,6 +117,23 @@ impl Told {
 }
 
 impl Recorder {
+    async fn take(&self, event: KernelEvent, told: &mut Told, open: &mut OpenObserved) {
+        match event {
+            KernelEvent::Denied(denied) => {
+                if told.is_new(&denied) {
+                    reset(&denied);
+                    if !self.sums_up_denial(&denied) {
+                        self.denied(&denied).await;
+                    }
+                }
+            }
+            _ if !self.observe => {}
+            KernelEvent::Opening(claim) => open.opening(&self.identities, claim),
+            KernelEvent::Established(observed) => open.established(self, &observed).await,
+            KernelEvent::Closed(observed) => open.closed(self, &observed).await,
+        }
+    }
+
     /// Whether it is one too many of its cause. Asked before anything is found out about it.
     fn sums_up_denial(&self, denied: &Denied) -> bool {
         let uid = denied.claim.as_ref().map(|claim| claim.uid);

@@ -45,6 +45,23 @@ async fn an_exited_process_has_the_digest_that_was_known_before() {
     assert_eq!(only(&unknown, "unix:sha256:"), None);
 }
 
+/// What would be known of it if it still ran is in doubt, and asked again: it is not kept.
+#[tokio::test]
+async fn what_an_exited_process_ran_is_in_doubt_until_that_is_known() {
+    let (_directory, copy) = copy_of_sleep();
+    let attestor = attestor();
+    let mut first = Running::program(Command::new(&copy).arg("60"), "tacit-sleeper");
+    let mut second = Running::program(Command::new(&copy).arg("60"), "tacit-sleeper");
+    let (gone, lives) = (ProcessClaim { seen_ns: u64::MAX, ..first.claim() }, second.claim());
+    first.end();
+    let doubts = attestor.attest(&gone).await.unwrap().doubts;
+    assert!(doubts.path && doubts.digest && doubts.supplementary, "{doubts:?}");
+    assert!(!attestor.attest(&lives).await.unwrap().doubts.any());
+    second.end();
+    let doubts = attestor.attest(&gone).await.unwrap().doubts;
+    assert!(!doubts.path && !doubts.digest && doubts.supplementary, "{doubts:?}");
+}
+
 #[tokio::test]
 async fn a_digest_is_not_recalled_for_a_file_that_was_written_to() {
     let (_directory, copy) = copy_of_sleep();

@@ -13,7 +13,7 @@ use super::append::BEGINNING;
 use super::files::{self, Line, Lines, LogFile};
 use super::head::Head;
 use super::line::{self, LineHash};
-use crate::audit::{Event, Label, Outcome, Record};
+use crate::audit::{Event, Label, Outcome, Protection, Record};
 
 /// What the end of a log says.
 #[derive(Debug, Default)]
@@ -163,7 +163,12 @@ fn interrupted(mut record: Record, time: &str) -> Record {
     record.event = Event::Close;
     time.clone_into(&mut record.time);
     record.outcome = Some(Label::Borrowed(Outcome::Interrupted.as_str()));
-    record.detail =
-        Some("the daemon was killed; bytes and duration are of the opening record".to_owned());
+    let is_observed = record.protection.as_deref() == Some(Protection::Untouched.as_str());
+    let detail = if is_observed {
+        "the daemon was killed; the connection went on without it"
+    } else {
+        "the daemon was killed; bytes and duration are of the opening record"
+    };
+    record.detail = Some(detail.to_owned());
     record
 }

@@ -8,8 +8,11 @@ pub(in crate::cli) fn explanation(found: &ExplainDump) -> String {
     let mut facts = Vec::new();
     facts.push(("Asked about", found.subject.clone()));
     facts.extend(found.process.as_ref().map(|it| ("Process", process(it))));
-    let scope = found.scope.as_ref().map_or_else(|| "none: only observed".to_owned(), scope);
-    facts.push(("Scope", scope));
+    // Two identities between which something is supposed to happen are in no scope.
+    if found.scope.is_some() || found.process.is_some() || found.record.is_some() {
+        let scope = found.scope.as_ref().map_or_else(|| "none: only observed".to_owned(), scope);
+        facts.push(("Scope", scope));
+    }
     facts.extend(found.identity.as_ref().map(|it| ("Identity", identity(it))));
     facts.extend(found.decision.as_ref().map(|it| ("Decision", decision(it))));
     facts.extend(found.notes.iter().map(|note| ("Note", note.clone())));
@@ -129,7 +132,6 @@ mod tests {
         };
         let expected = "\
 Asked about   4711
-Scope         none: only observed
 Identity      none: no registration entry matches
 Decision      outbound denied: no_identity
 

@@ -58,15 +58,15 @@ pub(in crate::cli) fn record(record: &Record) -> String {
         Event::Checkpoint => "checkpoint",
     };
     let outcome = match (record.outcome.as_deref(), record.protection.as_deref()) {
-        (Some("completed") | None, Some(protection)) => protection,
-        (Some(outcome), _) => outcome,
-        (None, None) => "-",
+        (Some(outcome @ "completed"), Some(protection)) => format!("{outcome} {protection}"),
+        (Some(outcome), _) => outcome.to_owned(),
+        (None, protection) => protection.unwrap_or("-").to_owned(),
     };
     line([
         &record.time,
         event,
         record.direction.as_deref().unwrap_or("-"),
-        outcome,
+        &outcome,
         &local(record),
         &peer,
         &why(record),
@@ -76,7 +76,7 @@ pub(in crate::cli) fn record(record: &Record) -> String {
 fn line(cells: [&str; 7]) -> String {
     let [time, event, direction, outcome, local, peer, why] = cells.map(clean);
     let text = format!(
-        "{time:<24}  {event:<10}  {direction:<9}  {outcome:<12}  {local:<32}  {peer:<44}  {why}"
+        "{time:<24}  {event:<10}  {direction:<9}  {outcome:<21}  {local:<32}  {peer:<44}  {why}"
     );
     format!("{}\n", text.trim_end())
 }

@@ -17,7 +17,26 @@ use crate::policy::{Networks, OutboundAction, OutboundPlan, OutboundRule, Permit
 use crate::proxy::live::{Live, Road, Standing};
 use crate::spiffe::BundleSet;
 use crate::sys::sockopt;
-use crate::workload::{Mode, OriginalDst, PortSet, ScopeId};
+use crate::workload::{
+    CgroupId, ClaimSource, FileId, Mode, NetnsCookie, OriginalDst, PortSet, ProcessClaim,
+    ProcessKey, ScopeId,
+};
+
+fn claim() -> ProcessClaim {
+    ProcessClaim {
+        process: ProcessKey { pid: 1, start_ns: 1 },
+        uid: 1,
+        gid: 1,
+        real_uid: 1,
+        real_gid: 1,
+        cgroup: CgroupId(1),
+        netns: NetnsCookie(1),
+        exe: FileId { dev: 1, ino: 1 },
+        exec_id: 1,
+        seen_ns: 2,
+        source: ClaimSource::Kernel,
+    }
+}
 
 /// Two applications with a relay between them.
 struct Lab {
@@ -65,10 +84,12 @@ async fn lab(idle: Duration) -> Lab {
     let (policy, rules) = watch::channel(policy(1, OutboundAction::Plaintext));
     let permit = permit(&rules.borrow());
     let bundles = watch::channel(Arc::new(BundleSet::default())).1;
-    let live = Arc::new(Live::new(rules, bundles, watch::channel(Arc::default()).1));
+    let live =
+        Arc::new(Live::new(rules, bundles, (watch::channel(Arc::default()).1, Arc::new(|_| None))));
     let road = Road::Outbound(dst());
     let (scope, mode) = (ScopeId(1), Mode::Permissive);
-    let entered = live.enter(Standing { local: None, peer: None, scope, mode, road });
+    let entered =
+        live.enter(Standing { local: None, peer: None, claim: claim(), scope, mode, road });
     let counters = Arc::new(ByteCounters::default());
     let terms = Terms::new(Arc::clone(&counters), Some(idle), entered);
     let (near, far) =

@@ -115,7 +115,7 @@ async fn who_was_named_by_entries_of_before_is_not_admitted() {
     two.server.registry.send_replace(registry_with_a_better_entry());
     two.server.settled.send_replace(true);
     assert!(is_reset(&mut app).await && is_reset(&mut client).await);
-    assert_eq!(cut(&two.server.record().await), "entry_gone");
+    assert_eq!(cut(&two.server.record().await), "identity_changed");
 }
 
 #[tokio::test]

@@ -212,6 +212,7 @@ impl Node {
             bundles: trusted,
             policy: rules,
             modes: modes_now,
+            scope_of: Arc::new(|_claim| None),
             settled: settled.subscribe(),
             audit: audit.clone(),
             metrics,

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::node::{Wish, registry, somebody_else};
+use super::node::{Wish, federated, registry, somebody_else};
 use super::rules::{allow, allow_plaintext, outbound, policy, to_peer, unmarked};
 use super::{A, B, LONG, Node, TestCa, Two, is_reset};
 use crate::audit::Record;
@@ -104,6 +104,7 @@ async fn a_stranger_from_another_trust_domain_is_not_verified() {
     let wish = Wish { trusts, ..Wish::default() };
     let id = "spiffe://two.test/a";
     let client = Node::start(&other, id, policy([to_peer(B)], []), wish).await;
+    client.registry.send_replace(federated(id, &["one.test"]));
     let server = server(&ca, vec![allow(&[id])], Mode::Strict).await;
     let mut app = client.dial(server.listen).await;
     assert!(is_reset(&mut app).await);
