@@ -228,6 +228,37 @@ impl Lab {
         node.ask(&[&["ca", "accept", &*signed], more].concat())
     }
 
+    /// Replaces the root that the lab's nodes share, step by step as docs/authorities.md has it, and
+    /// does something between any two steps.
+    ///
+    /// # Errors
+    /// When a step fails, or what is done between them.
+    pub fn replace_root(&self, between: impl Fn() -> Result<()>) -> Result<()> {
+        let root = self.root();
+        let words = ["ca", "show", "--output", "json", "--directory", &root.to_string_lossy()];
+        let shown: serde_json::Value = serde_json::from_str(self.a.tacit(&words)?.ok()?)?;
+        let authorities = shown.get("authorities").and_then(serde_json::Value::as_array);
+        let old = authorities
+            .and_then(|all| all.iter().find(|it| it.get("role").is_some_and(|it| it == "root")))
+            .and_then(|root| root.get("key_id")?.as_str())
+            .context("no root")?;
+        let new = self.another_root("another-root")?;
+        let pem = new.join("root.pem");
+        for node in [&self.a, &self.b] {
+            node.ask(&["ca", "trust", &pem.to_string_lossy()])?;
+            between().context("with both roots trusted")?;
+        }
+        for node in [&self.a, &self.b] {
+            self.carry_request(node, &new, &[])?;
+            between().context("with a node under the new root")?;
+        }
+        for node in [&self.a, &self.b] {
+            node.ask(&["ca", "retire", old])?;
+            between().context("with the old root retired")?;
+        }
+        Ok(())
+    }
+
     /// The root that the lab's nodes share.
     pub fn root(&self) -> PathBuf {
         self.dir.join("root")

@@ -1,5 +1,6 @@
 //! A real Envoy that has its certificates, keys and authorities from the daemon alone, by SDS:
-//! as a server for a captured client, and as a client of a captured server, through renewals.
+//! as a server for a captured client, and as a client of a captured server, through renewals and while
+//! the root that both nodes share is replaced.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -135,7 +136,10 @@ fn envoy_serves_a_captured_client_with_secrets_of_the_daemon() -> Result<()> {
         });
         let listener = listener("0.0.0.0", 8443, &route, Some(socket));
         let _envoy = start(&lab.b, uid::SERVER, 8443, &listener, None)?;
-        beyond_one_life(|| captured_curl(lab, 8443, &[], MARKER).map(drop))?;
+        let ask = || captured_curl(lab, 8443, &[], MARKER).map(drop);
+        beyond_one_life(ask)?;
+        lab.replace_root(ask)?;
+        beyond_one_life(ask)?;
         let record = lab.a.audit().expect("outbound", |it| it.field("protection") == "mtls")?;
         ensure!(record.field("peer.spiffe_id") == server_id(), "{}", record.json());
         Ok(())
@@ -172,12 +176,15 @@ fn envoy_calls_a_captured_server_with_secrets_of_the_daemon_by_delta() -> Result
         let listener = listener("127.0.0.1", 9000, &route, None);
         let envoy = start(&lab.a, uid::CLIENT, 9000, &listener, Some(server))?;
         let anybody = lab.a.pod(Group::Outside, uid::STRANGER);
-        beyond_one_life(|| {
+        let ask = || {
             let words = ["-sS", "-m", "20", "http://127.0.0.1:9000/"];
             let said = anybody.must("curl", &words)?;
             ensure!(said.contains(MARKER), "curl got: {said}\nEnvoy said:\n{}", envoy.said());
             Ok(())
-        })?;
+        };
+        beyond_one_life(ask)?;
+        lab.replace_root(ask)?;
+        beyond_one_life(ask)?;
         let record = lab.b.audit().expect("inbound", |it| it.field("protection") == "mtls")?;
         ensure!(record.field("peer.spiffe_id") == client_id(), "{}", record.json());
         Ok(())

@@ -99,6 +99,84 @@ fn go_spiffe_watches_renewals_and_entries() -> Result<()> {
     })
 }
 
+/// The next root is in the bundle before the first SVID hangs on it, and streams are told of each
+/// step; who verifies by what it was told last never fails.
+#[test]
+fn go_spiffe_follows_a_root_that_is_replaced() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let watching = caller(lab).spawn(workload()?, &["watch", &socket(lab), "300"])?;
+        watching.says("bundles=example.org:1")?;
+        let _nginx = Nginx::start(&lab.server(), 8080, MARKER)?;
+        let address = format!("{}:8080", lab.b.ip);
+        let socket = socket(lab);
+        let words = ["client", &socket, &address, &server_id()];
+        lab.replace_root(|| {
+            let answer = caller(lab).must(workload()?, &words)?;
+            ensure!(answer.contains("200 OK") && answer.contains(MARKER), "it got: {answer}");
+            Ok(())
+        })?;
+        let parts = |line: &str| {
+            let (svid, bundles) = line.strip_prefix("update svids=")?.split_once(" bundles=")?;
+            Some((svid.to_owned(), bundles.to_owned()))
+        };
+        let steps = || {
+            let steps: Vec<_> = watching.said().lines().filter_map(parts).collect();
+            (steps.last()?.1 == "example.org:1" && steps.len() >= 4).then_some(steps)
+        };
+        let steps = eventually("all steps", steps).with_context(|| watching.said())?;
+        let bundles: Vec<_> = steps.iter().map(|step| step.1.as_str()).collect();
+        ensure!(bundles.first() == Some(&"example.org:1"), "{steps:?}");
+        let renewed =
+            steps.windows(2).find(|two| two.first().map(|it| &it.0) != two.last().map(|it| &it.0));
+        let both = |two: &[(String, String)]| two.iter().all(|step| step.1 == "example.org:2");
+        ensure!(renewed.is_some_and(both), "the SVID changed before the bundle: {steps:?}");
+        Ok(())
+    })
+}
+
+/// A compromised root: by the last message of a stream nothing of it is left.
+#[test]
+fn go_spiffe_is_told_of_a_compromised_root() -> Result<()> {
+    Lab::alone(&Rules::client_calls_server(), |lab| {
+        let watching = caller(lab).spawn(workload()?, &["watch", &socket(lab), "300"])?;
+        watching.says("bundles=example.org:1")?;
+        let tokens = caller(lab).spawn(workload()?, &["watch-jwt", &socket(lab), "300"])?;
+        tokens.says("update ")?;
+        let before = watching.said();
+        let keys = tokens.said();
+        lab.a.ask(&["ca", "rotate", "--compromised"])?;
+        let said = caller(lab).must(workload()?, &["x509", &socket(lab), "-"])?;
+        ensure!(said.contains("bundles=example.org:1\n"), "it verified by: {said}");
+        eventually("another SVID and one root", || {
+            let said = watching.said();
+            let last = said.lines().rfind(|line| line.starts_with("update "))?.to_owned();
+            (!before.contains(&last) && last.ends_with("bundles=example.org:1")).then_some(())
+        })
+        .with_context(|| watching.said())?;
+        eventually("another key for tokens", || (tokens.said() != keys).then_some(()))?;
+        caller(lab).must(workload()?, &["jwt", &socket(lab), "db"])?;
+        Ok(())
+    })
+}
+
+/// An identity that is denied: its stream ends, and it is told what a stranger is told.
+#[test]
+fn a_denied_identity_is_served_no_more() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let watching = caller(lab).spawn(workload()?, &["watch", &socket(lab), "300"])?;
+        watching.says("update svids=")?;
+        lab.a.ask(&["deny", "add", "--spiffe-id", &client_id()])?;
+        watching.says("refused code=PermissionDenied")?;
+        for verb in ["x509", "jwt"] {
+            let ended = caller(lab).run(workload()?, &[verb, &socket(lab), "db"])?;
+            ensure!(ended.failed() && ended.stdout.contains("PermissionDenied"), "{ended:?}");
+        }
+        lab.a.ask(&["deny", "remove", "--spiffe-id", &client_id()])?;
+        caller(lab).must(workload()?, &["x509", &socket(lab), "-"])?;
+        Ok(())
+    })
+}
+
 #[test]
 fn a_stranger_is_told_that_it_has_no_identity() -> Result<()> {
     Lab::check(&two_identities(), |lab| {

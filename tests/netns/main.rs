@@ -9,6 +9,7 @@ mod attribution;
 mod authorities;
 mod bypasses;
 mod denials;
+mod denied;
 mod endpoints;
 mod expiry;
 mod families;

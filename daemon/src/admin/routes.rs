@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::dump::{AddEntries, CaOrder, DeleteBundle, SetBundle};
+use super::dump::{AddEntries, CaOrder, DeleteBundle, DenyOrder, SetBundle};
 use super::{Asker, Changes, ExplainTarget, Readiness, Refused, Snapshots, Standing};
 use crate::metrics::Metrics;
 
@@ -31,6 +31,7 @@ pub(super) fn control(snapshots: Arc<dyn Snapshots>) -> Router {
         .route("/v1/entries", get(|State(it): Shared| async move { Json(it.entries()) }))
         .route("/v1/svids", get(|State(it): Shared| async move { Json(it.svids()) }))
         .route("/v1/bundles", get(|State(it): Shared| async move { Json(it.bundles()) }))
+        .route("/v1/deny", get(|State(it): Shared| async move { Json(it.denied()) }))
         .route("/v1/ca", get(|State(it): Shared| async move { Json(it.authorities()) }))
         .route("/v1/doctor", get(|State(it): Shared| async move { answer(it.doctor().await) }))
         .route("/v1/explain", get(explain))
@@ -45,6 +46,8 @@ pub(super) fn changes(changes: Arc<dyn Changes>) -> Router {
         .route("/v1/entries/remove", post(remove_entries))
         .route("/v1/bundles/set", post(set_bundle))
         .route("/v1/bundles/delete", post(delete_bundle))
+        .route("/v1/deny/add", post(deny))
+        .route("/v1/deny/remove", post(undo_deny))
         .route("/v1/ca", post(change_authorities))
         .layer(DefaultBodyLimit::max(LARGEST_ORDER))
         .with_state(changes)
@@ -83,6 +86,22 @@ async fn delete_bundle(
     Json(order): Json<DeleteBundle>,
 ) -> Response {
     answer(it.delete_bundle(order, asker).await)
+}
+
+async fn deny(
+    State(it): Changing,
+    ConnectInfo(asker): By,
+    Json(order): Json<DenyOrder>,
+) -> Response {
+    answer(it.deny(order, asker).await)
+}
+
+async fn undo_deny(
+    State(it): Changing,
+    ConnectInfo(asker): By,
+    Json(order): Json<DenyOrder>,
+) -> Response {
+    answer(it.undo_deny(order, asker).await)
 }
 
 async fn change_authorities(

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use thiserror::Error;
 
 use super::dump::{
-    BundleDump, CaDump, DoctorDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump,
-    SvidDump,
+    BundleDump, CaDump, DenyDump, DoctorDump, EntryDump, ExplainDump, ReloadDump, ScopeDump,
+    StatusDump, SvidDump,
 };
 use super::target::ExplainTarget;
 use crate::audit::Record;
@@ -46,6 +46,9 @@ pub trait Snapshots: Send + Sync + 'static {
 
     /// The SVIDs held.
     fn svids(&self) -> Vec<SvidDump>;
+
+    /// The deny list.
+    fn denied(&self) -> Vec<DenyDump>;
 
     /// The authorities of this node.
     fn authorities(&self) -> CaDump;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dump::{
-    AddEntries, BundleChanged, BundleDump, CaChanged, CaDump, CaOrder, DeleteBundle, DoctorDump,
-    EntriesChanged, EntryDump, ExplainDump, ReloadDump, ScopeDump, SetBundle, StatusDump, SvidDump,
+    AddEntries, BundleChanged, BundleDump, CaChanged, CaDump, CaOrder, DeleteBundle, DenyChanged,
+    DenyDump, DenyOrder, DoctorDump, EntriesChanged, EntryDump, ExplainDump, ReloadDump, ScopeDump,
+    SetBundle, StatusDump, SvidDump,
 };
 use super::*;
 use crate::audit::{Event, Record};
@@ -38,6 +39,10 @@ impl Snapshots for Small {
     }
 
     fn svids(&self) -> Vec<SvidDump> {
+        Vec::new()
+    }
+
+    fn denied(&self) -> Vec<DenyDump> {
         Vec::new()
     }
 
@@ -72,6 +77,17 @@ impl Snapshots for Small {
 struct Asked(std::sync::Mutex<Vec<(String, Asker)>>);
 
 impl Changes for Asked {
+    fn deny(&self, order: DenyOrder, asker: Asker) -> Answer<'_, DenyChanged> {
+        Box::pin(async move {
+            self.0.lock().unwrap().push((order.reason, asker));
+            Ok(DenyChanged::default())
+        })
+    }
+
+    fn undo_deny(&self, order: DenyOrder, asker: Asker) -> Answer<'_, DenyChanged> {
+        self.deny(order, asker)
+    }
+
     fn change_authorities(&self, order: CaOrder, asker: Asker) -> Answer<'_, CaChanged> {
         Box::pin(async move {
             self.0.lock().unwrap().push((order.as_str().to_owned(), asker));

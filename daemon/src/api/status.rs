@@ -62,7 +62,7 @@ pub(super) fn of_identity(error: &IdentityError) -> Status {
     tracing::debug!(%error, "a caller of the Workload API has no identity");
     match error {
         IdentityError::Attest(_) => not_attested(),
-        IdentityError::NoEntry { .. } => no_identity(),
+        IdentityError::NoEntry { .. } | IdentityError::Denied { .. } => no_identity(),
         IdentityError::Doubtful { .. } => {
             Status::unavailable("not everything about the caller could be found out in time")
         }

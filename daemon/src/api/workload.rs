@@ -147,6 +147,9 @@ impl SpiffeWorkloadApi for WorkloadApi {
         let bundles: BundleSet = bundles.collect();
         let token = verify_jwt(&svid, &audience, &bundles, clock::now())
             .map_err(|error| status::bad_request(error.to_string()))?;
+        if let Some(item) = self.identities.denied(token.id()) {
+            return Err(status::bad_request(item.to_string()));
+        }
         Ok(Response::new(reply::validated(&entitlement, &token)))
     }
 

@@ -13,7 +13,7 @@ use crate::config::{Config, ProxyConfig, ReloadHandle};
 use crate::files::{self, FilesParts, Standings};
 use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer, LocalCa};
 use crate::metrics::Metrics;
-use crate::policy::DenyReason;
+use crate::policy::{DenyList, DenyReason};
 use crate::proxy::ProxySettings;
 use crate::registry::Registry;
 use crate::shutdown::Tasks;
@@ -98,6 +98,7 @@ impl Base {
         &self,
         config: &Config,
         registry: watch::Receiver<Arc<Registry>>,
+        denied: watch::Receiver<Arc<DenyList>>,
     ) -> Identities {
         let attestor = Attestor::new(AttestSettings {
             digest_limit_bytes: config.attest.digest_limit_bytes,
@@ -111,7 +112,7 @@ impl Base {
             ..IdentitySettings::default()
         };
         let issuer: Arc<LocalCa> = Arc::clone(&self.ca);
-        Identities::new(attestor, registry, issuer, settings)
+        Identities::new(attestor, registry, denied, issuer, settings)
     }
 
     /// Serves programs that know SPIFFE, if the configuration wants it.

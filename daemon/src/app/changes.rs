@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::admin::dump::{
-    AddEntries, BundleChanged, CaChanged, CaOrder, DeleteBundle, EntriesChanged, NewEntry,
-    SetBundle,
+    AddEntries, BundleChanged, CaChanged, CaOrder, DeleteBundle, DenyChanged, DenyOrder,
+    EntriesChanged, NewEntry, SetBundle,
 };
 use crate::admin::{Answer, Asker, Changes, Refused};
 use crate::audit::Audit;
@@ -17,6 +17,7 @@ use crate::sys::clock;
 use crate::sys::private_files::FileError;
 
 use super::authorities::Authorities;
+use super::denials::Denials;
 
 /// Does what is asked, and records it.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(super) struct Operations {
     pub(super) entries: LiveEntries,
     pub(super) bundles: ForeignBundles,
     pub(super) authorities: Authorities,
+    pub(super) denials: Denials,
 }
 
 impl Changes for Operations {
@@ -80,6 +82,14 @@ impl Changes for Operations {
             self.audit.order("bundle_deleted", format!("{domain}, by {asker}")).await;
             Ok(self.bundle_changed(&domain, None))
         })
+    }
+
+    fn deny(&self, order: DenyOrder, asker: Asker) -> Answer<'_, DenyChanged> {
+        Box::pin(self.denials.add(order, asker))
+    }
+
+    fn undo_deny(&self, order: DenyOrder, asker: Asker) -> Answer<'_, DenyChanged> {
+        Box::pin(self.denials.remove(order, asker))
     }
 
     fn change_authorities(&self, order: CaOrder, asker: Asker) -> Answer<'_, CaChanged> {

@@ -105,7 +105,11 @@ impl Daemon {
             let registry = Arc::clone(&self.entries.registry().borrow());
             let selectors = recorded_selectors(process);
             let (found, near) = (registry.find(&selectors), registry.near_misses(&selectors));
-            dump.identity = Some(IdentityDump::recorded(&selectors, &found, &near));
+            let entry = found.entry.as_ref();
+            let denied = entry.and_then(|entry| self.identities.denied(&entry.spiffe_id));
+            let denied = denied.map(|item| item.to_string());
+            let recorded = IdentityDump::recorded(&selectors, &found, &near);
+            dump.identity = Some(IdentityDump { denied, ..recorded });
         }
         let id = |end: &Option<Endpoint>| parse_id(end.as_ref()?.spiffe_id.as_deref()?).ok();
         let at = |end: &Option<Endpoint>| end.as_ref()?.address.as_ref()?.parse().ok();

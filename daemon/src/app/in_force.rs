@@ -7,10 +7,11 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::identity::Identities;
-use crate::policy::Policy;
-use crate::state::LiveEntries;
+use crate::policy::{DenyList, Policy};
+use crate::state::{LiveDenials, LiveEntries, StateError};
 use crate::workload::FileSet;
 
+use super::base::Base;
 use super::extent::Extent;
 use super::scopes::ScopeTable;
 
@@ -23,12 +24,38 @@ pub(super) struct InForce {
     pub(super) entries: LiveEntries,
     pub(super) identities: Identities,
     pub(super) policy: watch::Sender<Arc<Policy>>,
+    pub(super) denials: LiveDenials,
+    pub(super) denied: watch::Sender<Arc<DenyList>>,
     /// SVIDs that are kept in files.
     pub(super) files: watch::Sender<Arc<Vec<FileSet>>>,
     pub(super) settled: watch::Sender<bool>,
 }
 
 impl InForce {
+    /// What this configuration says, with what was changed while earlier daemons ran. The scopes are
+    /// not given to the kernel yet. Blocks on files.
+    ///
+    /// # Errors
+    /// What the daemon keeps cannot be used.
+    pub(super) fn open(
+        config: &Config,
+        base: &Base,
+        extent: Extent,
+        table: ScopeTable,
+    ) -> Result<Self, StateError> {
+        let state_dir = &config.node.state_dir;
+        let domain = config.node.trust_domain.clone();
+        let entries = LiveEntries::open(state_dir, domain, Arc::clone(&config.registry))?;
+        let denials = LiveDenials::open(state_dir, config.denied.clone())?;
+        let list = Arc::new(denials.list());
+        let policy = Policy { denied: Arc::clone(&list), ..config.policy() };
+        let (policy, denied) = (watch::Sender::new(Arc::new(policy)), watch::Sender::new(list));
+        let identities = base.identities(config, entries.registry(), denied.subscribe());
+        let files = watch::Sender::new(Arc::new(config.files.clone()));
+        let settled = watch::Sender::new(true);
+        Ok(Self { extent, table, entries, identities, policy, denials, denied, files, settled })
+    }
+
     /// The one call that changes what holds.
     ///
     /// # Errors
@@ -36,14 +63,23 @@ impl InForce {
     /// no less strict than they were until they are written again, which [`ScopeTable::run`] does.
     pub(super) fn take_up(&self, config: &Config) -> Result<(), String> {
         self.extent.allows(config)?;
-        let policy = Arc::new(config.policy());
         let _unsettled = Unsettled::begin(&self.settled);
         self.table.apply(&config.scopes).map_err(|error| error.to_string())?;
+        self.denials.declare(&config.denied);
+        let denied = Arc::new(self.denials.list());
         self.entries.declare(Arc::clone(&config.registry));
-        self.identities.reconcile();
-        self.policy.send_replace(policy);
+        self.deny(Arc::clone(&denied));
+        self.policy.send_replace(Arc::new(Policy { denied, ..config.policy() }));
         self.files.send_replace(Arc::new(config.files.clone()));
         Ok(())
+    }
+
+    /// Puts a deny list into force: connections are cut by it before SVIDs are withdrawn, so that
+    /// records say why.
+    pub(super) fn deny(&self, denied: Arc<DenyList>) {
+        self.policy.send_modify(|policy| Arc::make_mut(policy).denied = Arc::clone(&denied));
+        self.denied.send_replace(denied);
+        self.identities.reconcile();
     }
 }
 

@@ -7,6 +7,7 @@ mod base;
 mod bypasses;
 mod changes;
 mod connections;
+mod denials;
 mod doctor;
 mod endpoints;
 mod events;

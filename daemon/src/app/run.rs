@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::bpf::{EventStream, Kernel, KernelCounters, KernelSettings};
 use crate::config::{Config, Installation, ReloadHandle, Reloader};
 use crate::proxy::{self, Proxy, ProxyParts};
 use crate::shutdown::{Stop, Tasks};
-use crate::state::LiveEntries;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::route_changes::RouteChanges;
 use crate::sys::{clock, netns, process};
@@ -25,6 +23,7 @@ use super::base::{self, Base};
 use super::bypasses::Bypasses;
 use super::changes::Operations;
 use super::connections::PassingBy;
+use super::denials::Denials;
 use super::events::{self, LostEvents, Recorder};
 use super::extent::Extent;
 use super::ground::{self, Listeners};
@@ -153,7 +152,9 @@ async fn serve(config: Config, path: PathBuf, footing: Footing) -> Result<(), St
         clock: clock::now,
     };
     started.tasks.spawn("reloads", reloads.tell(started.tasks.stop()));
-    let authorities = follow_authorities(&mut started, &base);
+    let changes = operations(&base, &started.in_force, started.proxy);
+    let recording = changes.authorities.clone().record(started.last.stop());
+    started.last.spawn("authorities", recording);
     let daemon = Arc::new(Daemon {
         started: loaded.at(),
         loaded,
@@ -162,7 +163,8 @@ async fn serve(config: Config, path: PathBuf, footing: Footing) -> Result<(), St
         counters: started.counters,
         audit: audit.clone(),
         identities: started.in_force.identities,
-        authorities: authorities.clone(),
+        authorities: changes.authorities.clone(),
+        denials: changes.denials.clone(),
         entries: started.in_force.entries.clone(),
         bundles: base.bundles.clone(),
         published,
@@ -177,9 +179,7 @@ async fn serve(config: Config, path: PathBuf, footing: Footing) -> Result<(), St
     let stop = started.tasks.stop();
     started.tasks.spawn("configuration", reloader.run(stop.clone()));
     started.tasks.spawn("hang-up", reload_on_hangup(hang_up, stop));
-    let (entries, bundles) = (started.in_force.entries, base.bundles.clone());
-    let changes = Arc::new(Operations { audit: audit.clone(), entries, bundles, authorities });
-    base.serve(&mut started.last, daemon, changes);
+    base.serve(&mut started.last, daemon, Arc::new(changes));
     footing.extent.forbid()?;
     tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
     until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;
@@ -190,39 +190,53 @@ async fn serve(config: Config, path: PathBuf, footing: Footing) -> Result<(), St
     Ok(())
 }
 
+/// What may be changed while the daemon runs, and by whom that is recorded.
+fn operations(base: &Base, in_force: &InForce, proxy: Arc<Proxy>) -> Operations {
+    let audit = base.audit.clone();
+    Operations {
+        denials: Denials {
+            in_force: in_force.clone(),
+            proxy: Arc::clone(&proxy),
+            audit: audit.clone(),
+        },
+        authorities: Authorities {
+            ca: Arc::clone(&base.ca),
+            identities: in_force.identities.clone(),
+            proxy,
+            audit: audit.clone(),
+        },
+        entries: in_force.entries.clone(),
+        bundles: base.bundles.clone(),
+        audit,
+    }
+}
+
 /// Listens, tells the programs, serves, and only then attaches.
 fn capture(config: &Config, base: &Base, footing: &Footing) -> Result<Started, StartError> {
     let Footing { kernel, cgroups, netns, extent } = footing.clone();
     let (mut tasks, mut last) = (Tasks::new(), Tasks::new());
     let stop = tasks.stop();
-    let policy = watch::Sender::new(Arc::new(config.policy()));
-    let entries = LiveEntries::open(
-        &config.node.state_dir,
-        config.node.trust_domain.clone(),
-        Arc::clone(&config.registry),
-    )?;
-    let identities = base.identities(config, entries.registry());
+    let table = ScopeTable::new(Arc::clone(&kernel), cgroups.clone(), base.audit.clone());
+    let in_force = InForce::open(config, base, extent, table)?;
+    let (identities, table) = (in_force.identities.clone(), in_force.table.clone());
     let listeners = Listeners::open(&config.proxy)?;
     kernel.introduce(&listeners.ports())?;
-    let table = ScopeTable::new(Arc::clone(&kernel), cgroups.clone(), base.audit.clone());
     table.apply(&config.scopes)?;
     let changes = RouteChanges::listen()
         .map_err(|source| StartError::Machine { what: "changes of routes", source })?;
     tasks.spawn("routes", tasks::follow_routes(Arc::clone(&kernel), changes, stop.clone()));
     let events = EventStream::take(&kernel)?;
     let counters = Arc::new(KernelCounters::take(&kernel)?);
-    let settled = watch::Sender::new(true);
-    let files = watch::Sender::new(Arc::new(config.files.clone()));
     let proxy = Proxy::new(ProxyParts {
         identities: identities.clone(),
         bundles: identities.bundles(),
-        policy: policy.subscribe(),
+        policy: in_force.policy.subscribe(),
         modes: table.modes(),
         scope_of: {
             let table = table.clone();
             Arc::new(move |claim| table.rescoped(claim))
         },
-        settled: settled.subscribe(),
+        settled: in_force.settled.subscribe(),
         audit: base.audit.clone(),
         metrics: Arc::clone(&base.metrics),
         flows: Arc::<Kernel>::clone(&kernel),
@@ -251,7 +265,6 @@ fn capture(config: &Config, base: &Base, footing: &Footing) -> Result<Started, S
         lost: LostEvents::open(&config.node.state_dir),
     };
     last.spawn("numbers", numbers.run(last.stop()));
-    let in_force = InForce { extent, table, entries, identities, policy, files, settled };
     Ok(Started { kernel, in_force, proxy, counters, tasks, last })
 }
 
@@ -299,19 +312,6 @@ async fn adopt(started: &mut Started, base: &Base, footing: &Footing) -> Bypasse
     let standing = bypasses.clone();
     base.readiness.probe("nothing goes past strict scopes", move || standing.standing());
     bypasses
-}
-
-/// Records what becomes of authorities, whoever changes them.
-fn follow_authorities(started: &mut Started, base: &Base) -> Authorities {
-    let authorities = Authorities {
-        ca: Arc::clone(&base.ca),
-        identities: started.in_force.identities.clone(),
-        proxy: Arc::clone(&started.proxy),
-        audit: base.audit.clone(),
-    };
-    let recording = authorities.clone().record(started.last.stop());
-    started.last.spawn("authorities", recording);
-    authorities
 }
 
 async fn reload_on_hangup(reload: ReloadHandle, mut stop: Stop) {

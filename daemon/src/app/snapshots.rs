@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::admin::dump::{
-    AuditDump, AuthorityDump, BundleDump, CaDump, ConnectionCounts, CounterDump, DoctorDump,
-    EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
+    AuditDump, AuthorityDump, BundleDump, CaDump, ConnectionCounts, CounterDump, DenyDump,
+    DoctorDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
 };
 use crate::admin::{Answer, ExplainTarget, Readiness, Snapshots};
 use crate::audit::{Audit, Direction, Record, format_time};
@@ -26,6 +26,7 @@ use crate::workload::NetnsCookie;
 
 use super::authorities::Authorities;
 use super::bypasses::Bypasses;
+use super::denials::Denials;
 use super::doctor;
 use super::scopes::{Placed, ScopeTable};
 use super::tasks::Loaded;
@@ -41,6 +42,7 @@ pub(super) struct Daemon {
     pub(super) audit: Audit,
     pub(super) identities: Identities,
     pub(super) authorities: Authorities,
+    pub(super) denials: Denials,
     pub(super) entries: LiveEntries,
     pub(super) bundles: ForeignBundles,
     /// The own bundle, as others get it.
@@ -115,6 +117,10 @@ impl Snapshots for Daemon {
 
     fn svids(&self) -> Vec<SvidDump> {
         self.identities.svids().iter().map(SvidDump::from).collect()
+    }
+
+    fn denied(&self) -> Vec<DenyDump> {
+        self.denials.list()
     }
 
     fn authorities(&self) -> CaDump {

@@ -187,6 +187,9 @@ impl RecordBuilder {
             denial.epoch(),
             denial.dry_run().map(AsRef::as_ref),
         );
+        if let Some(detail) = denial.detail() {
+            self.detail(detail);
+        }
         self.outcome(Outcome::Denied(denial.reason()));
     }
 

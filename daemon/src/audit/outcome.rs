@@ -86,6 +86,8 @@ pub enum CutReason {
     EntryGone,
     /// By the entries as they are now, the local workload is somebody else, or nobody.
     IdentityChanged,
+    /// Either end is on the deny list now.
+    DenyListed,
     /// The SVID ran out and could not be renewed.
     SvidExpired,
     /// An authority of either side's chain is no longer trusted.
@@ -178,6 +180,7 @@ impl CutReason {
             Self::ScopeChanged => "scope_changed",
             Self::EntryGone => "entry_gone",
             Self::IdentityChanged => "identity_changed",
+            Self::DenyListed => "deny_listed",
             Self::SvidExpired => "svid_expired",
             Self::AuthorityGone => "authority_gone",
             Self::Idle => "idle",

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bundle::Bundle;
 use super::ca::Ca;
+use super::deny::Deny;
 use super::entries::Entries;
 use crate::admin::ExplainTarget;
 use crate::audit::log::AddressQuery;
@@ -78,6 +79,9 @@ pub(super) enum Command {
     /// Make and look after the embedded CA
     #[command(subcommand)]
     Ca(Ca),
+    /// Deny identities and certificates, at once
+    #[command(subcommand)]
+    Deny(Deny),
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(Audit),

@@ -13,7 +13,7 @@ use super::args::{
     Check, Cli, Command, ConfigFile, Connections, Doctor, Explain, Listing, Output, Uninstall,
 };
 use super::fault::{Exit, Fault};
-use super::{audit, bundle, ca, client, entries, output, show};
+use super::{audit, bundle, ca, client, deny, entries, output, show};
 use crate::admin::dump::{
     DoctorDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump, Verdict,
 };
@@ -141,6 +141,7 @@ fn obey(command: Command, doctor: fn(&Path) -> DoctorDump) -> Result<Exit, Fault
         Command::Doctor(asked) => examine(&asked, doctor),
         Command::Reload(asked) => reload(&asked),
         Command::Ca(order) => ca::obey(order),
+        Command::Deny(order) => deny::obey(order),
         Command::Audit(order) => audit::obey(order),
         Command::Completions { shell } => completions(shell),
     }

@@ -6,6 +6,7 @@ mod audit;
 mod bundle;
 mod ca;
 mod client;
+mod deny;
 mod dispatch;
 mod entries;
 mod fault;

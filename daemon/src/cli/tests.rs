@@ -39,6 +39,7 @@ Commands:
   svid         List the SVIDs that the daemon holds, with expiry
   explain      Say why a process has its identity, or a connection its decision
   ca           Make and look after the embedded CA
+  deny         Deny identities and certificates, at once
   audit        Read and verify the audit log
   doctor       Check the kernel, the programs, and what is left in the kernel
   bundle       List and show trust bundles, and set and delete those of other trust domains

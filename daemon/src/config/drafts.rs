@@ -1,12 +1,14 @@
-//! Entries that do not stand in the configuration's files: those that a running daemon is given and
-//! keeps in a file of its own. They are read by the very rules of `[[entry]]`.
+//! What does not stand in the configuration's files: entries, and a deny list, that a running daemon
+//! is given and keeps in files of its own. They are read by the very rules of `[[entry]]` and
+//! `[[deny]]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::build::entries_alone;
-use super::file::{Part, parse, render_entry as render};
+use super::build::{denials_alone, entries_alone};
+use super::file::{Part, parse, render_denial as render_item, render_entry as render};
 use super::{Problem, Problems};
+use crate::policy::DenyItem;
 use crate::registry::RegistrationEntry;
 use crate::spiffe::TrustDomain;
 use crate::workload::Selector;
@@ -66,7 +68,7 @@ pub fn read_entries(
     trust_domain: &TrustDomain,
 ) -> Result<ReadEntries, Problems> {
     let mut problems = Vec::new();
-    let document = parse(path, text, Part::State, &mut problems);
+    let document = parse(path, text, Part::State("entry"), &mut problems);
     let (entries, warnings) = document.map_or_else(Default::default, |document| {
         entries_alone(document, trust_domain, &mut problems)
     });
@@ -107,4 +109,20 @@ pub fn check_drafts(
 /// An entry as the text that [`read_entries`] reads.
 pub fn render_entry(entry: &RegistrationEntry) -> String {
     render(&EntryDraft::from(entry))
+}
+
+/// Reads a file that the daemon keeps: `[[deny]]` tables and nothing else.
+///
+/// # Errors
+/// Everything that is wrong, with file, line, key, value and remedy.
+pub fn read_denials(path: &Path, text: String) -> Result<Vec<DenyItem>, Problems> {
+    let mut problems = Vec::new();
+    let document = parse(path, text, Part::State("deny"), &mut problems);
+    let items = document.map(|document| denials_alone(document, &mut problems)).unwrap_or_default();
+    if problems.is_empty() { Ok(items) } else { Err(Problems(problems)) }
+}
+
+/// An item of the deny list as the text that [`read_denials`] reads.
+pub fn render_denial(item: &DenyItem) -> String {
+    render_item(item)
 }

@@ -20,7 +20,9 @@ mod watch;
 mod tests;
 
 pub use check::{Report, Summary, check};
-pub use drafts::{EntryDraft, ReadEntries, check_drafts, read_entries, render_entry};
+pub use drafts::{
+    EntryDraft, ReadEntries, check_drafts, read_denials, read_entries, render_denial, render_entry,
+};
 pub use installation::{Given, Installation};
 pub use load::{load, load_with};
 pub use names::{Addresses, Names, Resolve, SystemResolver};

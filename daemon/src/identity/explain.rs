@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::resolve::Identities;
 use crate::attest::{AttestError, Attestation};
+use crate::policy::DenyItem;
 use crate::registry::{NearMiss, RegistrationEntry};
 use crate::workload::ProcessClaim;
 
@@ -14,6 +15,8 @@ pub struct Explanation {
     pub attestation: Result<Arc<Attestation>, AttestError>,
     /// The entry that names it.
     pub entry: Option<Arc<RegistrationEntry>>,
+    /// Why the identity that it gives is denied, if it is.
+    pub denied: Option<DenyItem>,
     /// Entries that match as well, and lose by their id.
     pub tied: Vec<Arc<RegistrationEntry>>,
     /// Entries that nearly match, each with the first selector that is missing.
@@ -51,6 +54,7 @@ impl Identities {
             return Explanation {
                 attestation,
                 entry: None,
+                denied: None,
                 tied: Vec::new(),
                 near_misses: Vec::new(),
             };
@@ -58,6 +62,7 @@ impl Identities {
         let registry = Arc::clone(&self.inner.registry.borrow());
         let lookup = registry.find(&found.selectors);
         let near_misses = registry.near_misses(&found.selectors);
-        Explanation { attestation, entry: lookup.entry, tied: lookup.tied, near_misses }
+        let denied = lookup.entry.as_ref().and_then(|entry| self.denied(&entry.spiffe_id));
+        Explanation { attestation, denied, entry: lookup.entry, tied: lookup.tied, near_misses }
     }
 }

@@ -147,6 +147,9 @@ pub enum IssueError {
         /// When it is asked again.
         retry_in: Duration,
     },
+    /// The identity has been denied meanwhile.
+    #[error("{0}")]
+    Denied(String),
     /// The entry was removed or changed meanwhile.
     #[error("the registration entry is gone")]
     EntryGone,

@@ -30,6 +30,9 @@ impl Identities {
         entry: &RegistrationEntry,
         audience: &[String],
     ) -> Result<Arc<JwtSvid>, IssueError> {
+        if let Some(item) = self.denied(&entry.spiffe_id) {
+            return Err(IssueError::Denied(item.to_string()));
+        }
         let mut audience = audience.to_vec();
         audience.sort();
         audience.dedup();

@@ -25,6 +25,7 @@ impl Identities {
     /// Not to be used in a `select!`: renewals under way would be lost.
     pub async fn run(self, mut stop: Stop) {
         let mut registry = self.inner.registry.clone();
+        let mut denied = self.inner.denied.clone();
         let mut authority = self.inner.source.issuer.signs_with();
         let mut tasks = Tasks::new();
         let permits = Arc::new(Semaphore::new(CONCURRENT));
@@ -41,6 +42,7 @@ impl Identities {
                 }
                 () = self.inner.source.woken.notified() => {}
                 Ok(()) = authority.changed() => {}
+                Ok(()) = denied.changed() => self.inner.reconcile(),
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -52,13 +54,15 @@ impl Identities {
         tasks.reap();
         let issuer = &self.inner.source.issuer;
         let authority = issuer.signs_with().borrow().clone();
+        let denied = Arc::clone(&self.inner.denied.borrow());
         let mut replaced = true;
         let now = (self.inner.settings.clock)();
         let mut sleep = LONGEST_SLEEP;
         for slot in self.inner.all_slots() {
             slot.drop_expired(now);
+            slot.replace_unless(|svid| denied.serial(&svid.serial).is_none());
             if let Some(authority) = &authority {
-                replaced &= slot.replace_unless_by(authority);
+                replaced &= slot.replace_unless(|svid| *svid.authority == **authority);
             }
             if slot.claim_renewal(now) {
                 let (inner, permits) = (Arc::clone(&self.inner), Arc::clone(permits));

@@ -13,9 +13,9 @@ use super::issuer::{AuthorityStatus, IssueError, Issuer};
 use super::jwt::JwtCache;
 use super::slot::{Profile, Slot, SlotKey, Source, SvidStatus};
 use crate::attest::{AttestError, Attestation, Attestor};
-use crate::policy::DenyReason;
+use crate::policy::{DenyItem, DenyList, DenyReason};
 use crate::registry::{RegistrationEntry, Registry, SeenTies, Ties};
-use crate::spiffe::{BundleSet, TrustDomain, X509Svid};
+use crate::spiffe::{BundleSet, SpiffeId, TrustDomain, X509Svid};
 use crate::sys::clock;
 use crate::workload::ProcessClaim;
 
@@ -96,6 +96,16 @@ pub enum IdentityError {
         /// The entry.
         rival: Arc<RegistrationEntry>,
     },
+    /// An entry matches, and the identity that it gives is denied.
+    #[error("entry `{}` gives an identity that is denied: {item}", entry.id)]
+    Denied {
+        /// What is known about it.
+        attestation: Arc<Attestation>,
+        /// The entry.
+        entry: Arc<RegistrationEntry>,
+        /// Why.
+        item: DenyItem,
+    },
     /// An entry matches, but there is no valid SVID.
     #[error("entry `{}` has no valid SVID: {error}", entry.id)]
     NoSvid {
@@ -118,6 +128,7 @@ pub struct Identities {
 pub(super) struct Inner {
     pub(super) attestor: Attestor,
     pub(super) registry: watch::Receiver<Arc<Registry>>,
+    pub(super) denied: watch::Receiver<Arc<DenyList>>,
     pub(super) source: Source,
     pub(super) settings: IdentitySettings,
     pub(super) jwts: JwtCache,
@@ -140,6 +151,7 @@ impl IdentityError {
             Self::Attest(AttestError::ProcessChanged { .. }) => DenyReason::ProcessChanged,
             Self::Attest(_) | Self::Doubtful { .. } => DenyReason::AttestFailed,
             Self::NoEntry { .. } => DenyReason::NoIdentity,
+            Self::Denied { .. } => DenyReason::DenyListed,
             Self::NoSvid { .. } => DenyReason::NoSvid,
         }
     }
@@ -147,7 +159,7 @@ impl IdentityError {
     /// What the entries said of the process, where it was attested.
     pub fn naming(&self) -> Option<Naming> {
         let entry = match self {
-            Self::NoSvid { entry, .. } => Some(Arc::clone(entry)),
+            Self::NoSvid { entry, .. } | Self::Denied { entry, .. } => Some(Arc::clone(entry)),
             _ => None,
         };
         self.attestation().map(|attestation| Naming { attestation: Arc::clone(attestation), entry })
@@ -159,6 +171,7 @@ impl IdentityError {
             Self::Attest(_) => None,
             Self::NoEntry { attestation }
             | Self::Doubtful { attestation, .. }
+            | Self::Denied { attestation, .. }
             | Self::NoSvid { attestation, .. } => Some(attestation),
         }
     }
@@ -175,6 +188,7 @@ impl Identities {
     pub fn new(
         attestor: Attestor,
         registry: watch::Receiver<Arc<Registry>>,
+        denied: watch::Receiver<Arc<DenyList>>,
         issuer: Arc<dyn Issuer>,
         settings: IdentitySettings,
     ) -> Self {
@@ -186,7 +200,7 @@ impl Identities {
             asked: Arc::default(),
         };
         let (slots, ties, jwts) = (Mutex::default(), SeenTies::default(), JwtCache::default());
-        let inner = Inner { attestor, registry, source, settings, jwts, slots, ties };
+        let inner = Inner { attestor, registry, denied, source, settings, jwts, slots, ties };
         Self { inner: Arc::new(inner) }
     }
 
@@ -230,6 +244,11 @@ impl Identities {
     /// itself soon after a change of entries, and at once by this.
     pub fn reconcile(&self) {
         self.inner.reconcile();
+    }
+
+    /// Why this identity is denied, if it is.
+    pub fn denied(&self, id: &SpiffeId) -> Option<DenyItem> {
+        self.inner.denied.borrow().id(id).cloned()
     }
 
     /// Whom to trust.
@@ -288,6 +307,10 @@ impl Inner {
         let Some(entry) = found.entry else {
             return Err(IdentityError::NoEntry { attestation: Arc::clone(attestation) });
         };
+        if let Some(item) = self.denied.borrow().id(&entry.spiffe_id).cloned() {
+            let attestation = Arc::clone(attestation);
+            return Err(IdentityError::Denied { attestation, entry, item });
+        }
         self.ties.note(&entry, &found.tied);
         let slot = self.slot(&mut slots, &entry);
         Ok((entry, slot))
@@ -306,6 +329,17 @@ impl Inner {
         if entries.is_empty() {
             return Err(IdentityError::NoEntry { attestation: Arc::clone(attestation) });
         }
+        let denied = Arc::clone(&self.denied.borrow());
+        let refused = entries.iter().find(|entry| denied.id(&entry.spiffe_id).is_some()).cloned();
+        let entries: Vec<_> =
+            entries.into_iter().filter(|entry| denied.id(&entry.spiffe_id).is_none()).collect();
+        if let Some((entry, item)) = refused
+            .filter(|_| entries.is_empty())
+            .and_then(|entry| denied.id(&entry.spiffe_id).cloned().map(|item| (entry, item)))
+        {
+            let attestation = Arc::clone(attestation);
+            return Err(IdentityError::Denied { attestation, entry, item });
+        }
         let place = |entry: Arc<RegistrationEntry>| {
             let slot = self.slot(&mut slots, &entry);
             (entry, slot)
@@ -314,14 +348,17 @@ impl Inner {
     }
 
     /// The entry with this id and the place of its SVID; as [`Inner::slot_of`].
-    pub(super) fn slot_by_id(&self, id: &str) -> Option<(Arc<RegistrationEntry>, Arc<Slot>)> {
+    pub(super) fn slot_by_id(&self, id: &str) -> Result<Filed, IssueError> {
         let mut slots = self.slots();
         let registry = Arc::clone(&self.registry.borrow());
         let entries = registry.entries();
-        let at = entries.binary_search_by(|entry| entry.id.as_str().cmp(id)).ok()?;
-        let entry = Arc::clone(entries.get(at)?);
-        let slot = self.slot(&mut slots, &entry);
-        Some((entry, slot))
+        let at = entries.binary_search_by(|entry| entry.id.as_str().cmp(id));
+        let entry = at.ok().and_then(|at| entries.get(at)).ok_or(IssueError::EntryGone)?;
+        if let Some(item) = self.denied.borrow().id(&entry.spiffe_id) {
+            return Err(IssueError::Denied(item.to_string()));
+        }
+        let slot = self.slot(&mut slots, entry);
+        Ok((Arc::clone(entry), slot))
     }
 
     fn slot(
@@ -339,14 +376,21 @@ impl Inner {
         Arc::clone(slot)
     }
 
-    /// Brings the slots in line with the registry: those of entries that are gone are closed,
+    /// Brings the slots in line with the registry: those of entries that are gone, or whose identity is
+    /// denied, are closed,
     /// those to be fetched ahead are made.
     pub(super) fn reconcile(&self) {
         let mut slots = self.slots();
         let registry = Arc::clone(&self.registry.borrow());
+        let denied = Arc::clone(&self.denied.borrow());
         self.ties.retain(&registry);
-        let known: HashSet<SlotKey> =
-            registry.entries().iter().map(|entry| SlotKey::from(entry.as_ref())).collect();
+        let is_denied = |entry: &RegistrationEntry| denied.id(&entry.spiffe_id).is_some();
+        let known: HashSet<SlotKey> = registry
+            .entries()
+            .iter()
+            .filter(|entry| !is_denied(entry))
+            .map(|entry| SlotKey::from(entry.as_ref()))
+            .collect();
         slots.retain(|key, slot| {
             let kept = known.contains(key);
             if !kept {
@@ -355,6 +399,9 @@ impl Inner {
             kept
         });
         for (at, entry) in registry.entries().iter().enumerate() {
+            if is_denied(entry) {
+                continue;
+            }
             // Beyond the limit, only what somebody has asked for is kept fresh.
             if at < self.settings.prefetch || slots.contains_key(&SlotKey::from(entry.as_ref())) {
                 self.slot(&mut slots, entry);

@@ -224,15 +224,15 @@ impl Slot {
         }
     }
 
-    /// An SVID that another authority has signed is due at once; one whose issuer fails, when that is
-    /// asked again. Says whether there is none.
-    pub(super) fn replace_unless_by(&self, authority: &str) -> bool {
+    /// An SVID that is not good any more is due at once; one whose issuer fails, when that is asked
+    /// again. Says whether there is none.
+    pub(super) fn replace_unless(&self, is_good: impl Fn(&X509Svid) -> bool) -> bool {
         let mut state = self.state();
-        let replaced = state.svid.as_ref().is_none_or(|svid| svid.borrow().authority == authority);
-        if !replaced && state.failures == 0 {
+        let good = state.svid.as_ref().is_none_or(|svid| is_good(&svid.borrow()));
+        if !good && state.failures == 0 {
             state.ask_at = SystemTime::UNIX_EPOCH;
         }
-        replaced
+        good
     }
 
     /// The entry is gone: closes every watch.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::issuer::IssueError;
 use super::resolve::{Identities, IdentityError, WorkloadIdentity};
 use crate::attest::Attestation;
+use crate::policy::DenyList;
 use crate::registry::{RegistrationEntry, Registry};
 use crate::spiffe::{BundleSet, X509Svid};
 use crate::workload::ProcessClaim;
@@ -42,6 +43,7 @@ pub struct Entitlement {
 pub struct Subscription {
     identities: Identities,
     registry: watch::Receiver<Arc<Registry>>,
+    denied: watch::Receiver<Arc<DenyList>>,
     bundles: watch::Receiver<Arc<BundleSet>>,
     svids: Vec<watch::Receiver<Arc<X509Svid>>>,
 }
@@ -52,6 +54,7 @@ pub struct EntryWatch {
     identities: Identities,
     entry: String,
     registry: watch::Receiver<Arc<Registry>>,
+    denied: watch::Receiver<Arc<DenyList>>,
     bundles: watch::Receiver<Arc<BundleSet>>,
     svid: Option<watch::Receiver<Arc<X509Svid>>>,
 }
@@ -81,6 +84,7 @@ impl Identities {
         Subscription {
             identities: self.clone(),
             registry: self.inner.registry.clone(),
+            denied: self.inner.denied.clone(),
             bundles: self.bundles(),
             svids: Vec::new(),
         }
@@ -92,6 +96,7 @@ impl Identities {
             identities: self.clone(),
             entry: id.to_owned(),
             registry: self.inner.registry.clone(),
+            denied: self.inner.denied.clone(),
             bundles: self.bundles(),
             svid: None,
         }
@@ -111,6 +116,7 @@ impl Subscription {
         self.svids.clear();
         // Seen before it is read: what changes in between is told by `changed`.
         self.registry.mark_unchanged();
+        self.denied.mark_unchanged();
         let attestation = self.identities.inner.attestor.attest(claim).await?;
         let mut found = self.all_of(&attestation).await?;
         let held = |identity: &mut WorkloadIdentity| HeldSvid {
@@ -155,6 +161,7 @@ impl Subscription {
         };
         tokio::select! {
             () = change(&mut self.registry) => {}
+            () = change(&mut self.denied) => {}
             () = change(&mut self.bundles) => {}
             () = any_svid => {}
         }
@@ -165,7 +172,7 @@ impl EntryWatch {
     /// The SVID of the entry now, and every bundle that this node knows, which is never older.
     ///
     /// # Errors
-    /// `EntryGone` if there is no such entry, else the issuer's.
+    /// `EntryGone` if there is no such entry, `Denied` if its identity is denied, else the issuer's.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -173,8 +180,9 @@ impl EntryWatch {
         self.svid = None;
         // Seen before it is read: what changes in between is told by `changed`.
         self.registry.mark_unchanged();
+        self.denied.mark_unchanged();
         let inner = &self.identities.inner;
-        let (entry, slot) = inner.slot_by_id(&self.entry).ok_or(IssueError::EntryGone)?;
+        let (entry, slot) = inner.slot_by_id(&self.entry)?;
         let mut svid = slot.obtain(&inner.source).await?;
         let held = HeldSvid { entry, svid: Arc::clone(&svid.borrow_and_update()) };
         // After the SVID, as for a process.
@@ -197,6 +205,7 @@ impl EntryWatch {
         };
         tokio::select! {
             () = change(&mut self.registry) => {}
+            () = change(&mut self.denied) => {}
             () = change(&mut self.bundles) => {}
             () = svid => {}
         }

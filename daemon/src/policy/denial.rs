@@ -25,6 +25,8 @@ pub enum DenyReason {
     NoSvid,
     /// No rule speaks of this connection, and the scope is strict.
     NoRule,
+    /// Either end is on the deny list, by its identity or by the certificate that it shows.
+    DenyListed,
     /// A rule refuses it.
     RuleRefuses,
     /// The peer proved an identity that no rule allows.
@@ -69,7 +71,7 @@ pub enum DenyReason {
 
 impl DenyReason {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::UnknownFlow,
         Self::ProxyDialled,
         Self::NoListener,
@@ -81,6 +83,7 @@ impl DenyReason {
         Self::NoIdentity,
         Self::NoSvid,
         Self::NoRule,
+        Self::DenyListed,
         Self::RuleRefuses,
         Self::PeerNotAllowed,
         Self::PeerUnverified,
@@ -117,6 +120,7 @@ impl DenyReason {
             Self::NoIdentity => "no_identity",
             Self::NoSvid => "no_svid",
             Self::NoRule => "no_rule",
+            Self::DenyListed => "deny_listed",
             Self::RuleRefuses => "rule_refuses",
             Self::PeerNotAllowed => "peer_not_allowed",
             Self::PeerUnverified => "peer_unverified",

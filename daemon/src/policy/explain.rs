@@ -107,7 +107,9 @@ pub fn explain_outbound(
         OutboundPlan::Plaintext(permit) => Judgement::Plaintext(Arc::clone(permit.rule())),
         OutboundPlan::Deny(denial) => Judgement::Denied(denial),
     };
-    let judged = judged_by_rules(mode, local);
+    let by_list =
+        matches!(&judgement, Judgement::Denied(it) if it.reason() == DenyReason::DenyListed);
+    let judged = judged_by_rules(mode, local) && !by_list;
     let decides = judged.then(|| deciding_rule(policy, local, dst, false)).flatten();
     let would = judged.then(|| deciding_rule(policy, local, dst, true)).flatten();
     let finding = |rule: &OutboundRule| RuleFinding {

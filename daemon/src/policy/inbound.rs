@@ -99,6 +99,14 @@ pub(super) fn judge(
         }
         (Mode::Permissive | Mode::Strict, _) => {}
     }
+    let supposed = match peer {
+        SupposedPeer::Identity(id) => Some(id),
+        SupposedPeer::Plaintext | SupposedPeer::Passthrough => None,
+    };
+    let mut ends = arrival.local.into_iter().chain(supposed);
+    if let Some(item) = ends.find_map(|id| policy.denied.id(id)) {
+        return Err(item.denial(policy.epoch));
+    }
     let ruling = rule_on(policy, arrival, peer, false);
     let rehearsed = rule_on(policy, arrival, peer, true);
     let otherwise = match rehearsed {

@@ -3,6 +3,7 @@
 //! Start at [`plan_outbound`] and [`admit_inbound`].
 
 mod denial;
+mod deny_list;
 mod explain;
 mod inbound;
 mod networks;
@@ -16,6 +17,7 @@ mod verdict;
 mod tests;
 
 pub use denial::DenyReason;
+pub use deny_list::{Denied, DenyError, DenyItem, DenyList};
 pub use explain::{
     Explanation, Judgement, Mismatch, RuleFinding, Standing, explain_inbound, explain_outbound,
 };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::rule::any_matches;
-use super::{DEFAULT_RULE, Denial, DenyReason, OutboundAction, OutboundRule};
+use super::{DEFAULT_RULE, Denial, DenyList, DenyReason, OutboundAction, OutboundRule};
 use super::{PeerPattern, Permit, Policy};
 use crate::spiffe::SpiffeId;
 use crate::workload::{Mode, OriginalDst};
@@ -28,6 +28,7 @@ pub struct Expectation {
     peers: Arc<[PeerPattern]>,
     alpn: Arc<[Vec<u8>]>,
     sni: Option<Arc<str>>,
+    denied: Arc<DenyList>,
     rehearsal: Option<Rehearsal>,
 }
 
@@ -43,7 +44,8 @@ struct Rehearsal {
 /// In a strict scope a program without identity is refused whatever the rules say, and so is what
 /// no rule speaks of. In a permissive scope what no rule speaks of goes out in the clear; a
 /// program without identity is judged only by rules that name no workloads and ask for no mTLS.
-/// An observed connection is always left alone.
+/// An observed connection is always left alone. A workload on the deny list is refused before any
+/// rule is asked.
 pub fn plan_outbound(
     policy: &Policy,
     local: Option<&SpiffeId>,
@@ -59,12 +61,15 @@ pub fn plan_outbound(
         }
         (Mode::Permissive | Mode::Strict, _) => {}
     }
+    if let Some(item) = local.and_then(|id| policy.denied.id(id)) {
+        return OutboundPlan::Deny(item.denial(policy.epoch));
+    }
     let decides = |dry_runs| deciding_rule(policy, local, dst, dry_runs);
     let rehearsal = decides(true)
         .filter(|rule| rule.dry_run)
         .map(|rule| Rehearsal { rule: Arc::clone(&rule.name), action: rule.action.clone() });
     match decides(false) {
-        Some(rule) => follow(rule, policy.epoch, rehearsal),
+        Some(rule) => follow(rule, policy, rehearsal),
         None if mode == Mode::Permissive => plaintext(default(), rehearsal),
         // Closed: strict means that only what a rule names may leave.
         None => refuse(DenyReason::NoRule, None, policy.epoch, rehearsal),
@@ -92,6 +97,11 @@ impl Expectation {
         &self.peers
     }
 
+    /// Who is denied, whoever would do.
+    pub(super) fn denied(&self) -> &DenyList {
+        &self.denied
+    }
+
     /// Whether this identity would do. No permission: for checks inside the handshake and for
     /// explanations.
     pub fn admits(&self, peer: &SpiffeId) -> bool {
@@ -104,6 +114,9 @@ impl Expectation {
 
     /// The decision on a peer of this identity; that it is proved is up to the caller.
     pub(super) fn judge(&self, peer: &SpiffeId) -> Result<Permit, Denial> {
+        if let Some(item) = self.denied.id(peer) {
+            return Err(item.denial(self.epoch));
+        }
         let admitted = self.admits(peer);
         let otherwise = self.rehearsal.as_ref().filter(|rehearsal| match &rehearsal.action {
             OutboundAction::Mtls { peers, .. } => any_matches(peers, peer) != admitted,
@@ -144,7 +157,8 @@ fn matches(rule: &OutboundRule, local: Option<&SpiffeId>, dst: OriginalDst) -> b
         && rule.to.contains(dst.ip())
 }
 
-fn follow(rule: &OutboundRule, epoch: u64, rehearsal: Option<Rehearsal>) -> OutboundPlan {
+fn follow(rule: &OutboundRule, policy: &Policy, rehearsal: Option<Rehearsal>) -> OutboundPlan {
+    let epoch = policy.epoch;
     match &rule.action {
         OutboundAction::Mtls { peers, alpn, sni } => OutboundPlan::Mtls(Expectation {
             rule: Arc::clone(&rule.name),
@@ -152,6 +166,7 @@ fn follow(rule: &OutboundRule, epoch: u64, rehearsal: Option<Rehearsal>) -> Outb
             peers: Arc::clone(peers),
             alpn: Arc::clone(alpn),
             sni: sni.as_ref().map(Arc::clone),
+            denied: Arc::clone(&policy.denied),
             rehearsal,
         }),
         OutboundAction::Plaintext => plaintext(Permit::new(&rule.name, epoch), rehearsal),

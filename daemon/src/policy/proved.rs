@@ -49,13 +49,16 @@ pub struct LiveInbound<'a> {
 impl Expectation {
     /// The decision on the peer that the handshake has found.
     pub fn confirm(&self, peer: &PeerIdentity) -> Result<Permit, Denial> {
-        self.judge(peer.id())
+        match self.denied().peer(peer) {
+            Some(item) => Err(item.denial(self.epoch())),
+            None => self.judge(peer.id()),
+        }
     }
 }
 
 /// Decides on a client of the workload `local` (`None`: a program without identity).
 ///
-/// A denying rule refuses whoever it speaks of, before any rule admits. Where no allowing rule
+/// Who is on the deny list is refused first; then a denying rule refuses whoever it speaks of, before any rule admits. Where no allowing rule
 /// speaks of the workload and port, strict refuses and permissive admits under the rule name
 /// [`super::DEFAULT_RULE`]. In a strict scope a program without identity receives nobody.
 pub fn admit_inbound(
@@ -66,6 +69,12 @@ pub fn admit_inbound(
     client: ClientAddr,
     peer: Peer<'_>,
 ) -> Result<Permit, Denial> {
+    if let Peer::Verified(identity) = peer
+        && mode != Mode::Observe
+        && let Some(item) = policy.denied.peer(identity)
+    {
+        return Err(item.denial(policy.epoch));
+    }
     let supposed = match peer {
         Peer::Verified(identity) => SupposedPeer::Identity(identity.id()),
         Peer::Plaintext => SupposedPeer::Plaintext,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Networks, PeerPattern};
+use super::{DenyList, Networks, PeerPattern};
 use crate::spiffe::SpiffeId;
 use crate::workload::PortSet;
 
@@ -15,6 +15,8 @@ pub const DEFAULT_RULE: &str = "default";
 pub struct Policy {
     /// Counts the snapshots; a decision carries the epoch it was made in.
     pub epoch: u64,
+    /// Who is denied, whatever the rules say.
+    pub denied: Arc<DenyList>,
     /// Rules for connections that local workloads open, in order.
     pub outbound: Vec<OutboundRule>,
     /// Rules for connections that local workloads accept, in order.

@@ -20,6 +20,7 @@ pub struct Denial {
     rule: Option<Arc<str>>,
     epoch: u64,
     dry_run: Option<Arc<str>>,
+    detail: Option<Arc<str>>,
 }
 
 impl Permit {
@@ -50,12 +51,23 @@ impl Permit {
 
 impl Denial {
     pub(super) fn new(reason: DenyReason, rule: Option<&Arc<str>>, epoch: u64) -> Self {
-        Self { reason, rule: rule.map(Arc::clone), epoch, dry_run: None }
+        Self { reason, rule: rule.map(Arc::clone), epoch, dry_run: None, detail: None }
     }
 
     pub(super) fn rehearsed(mut self, dry_run: Option<Arc<str>>) -> Self {
         self.dry_run = dry_run;
         self
+    }
+
+    /// The same, with more to say than its reason does.
+    pub(super) fn because(mut self, detail: Arc<str>) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    /// What is to be said beyond the reason.
+    pub fn detail(&self) -> Option<&Arc<str>> {
+        self.detail.as_ref()
     }
 
     /// Why.

@@ -2,7 +2,7 @@
 //!
 //! A connection survives the renewal of its SVID, and outlives its peer's: a certificate proves who
 //! is there when the connection is made. It is cut when policy or the scope's mode no longer allows
-//! it, when the entry that gave the workload its identity is gone, when the workload's own SVID ran
+//! it, when either end is on the deny list, when the entry that gave the workload its identity is gone, when the workload's own SVID ran
 //! out unrenewed, and when an authority of either side's chain is no longer trusted: also because the
 //! entry is no longer federated with the peer's trust domain.
 //! Start at [`Live::enter`]; [`keep_watch`] does the looking.
@@ -18,7 +18,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::state::Proxy;
 use crate::audit::CutReason;
-use crate::policy::{LiveInbound, LiveOutbound, Peer, Policy, recheck_inbound, recheck_outbound};
+use crate::policy::{
+    DenyList, LiveInbound, LiveOutbound, Peer, Policy, recheck_inbound, recheck_outbound,
+};
 use crate::shutdown::Stop;
 use crate::spiffe::{BundleSet, PeerIdentity, SpiffeId, TrustDomain, X509Svid};
 use crate::sys::clock;
@@ -82,6 +84,8 @@ pub(super) struct LocalIdentity {
     pub(super) federates_with: watch::Receiver<Arc<BTreeSet<TrustDomain>>>,
     /// Authorities of the chain that was shown to the peer; empty in the clear.
     pub(super) authorities: Arc<[String]>,
+    /// Serial number of the certificate that was shown to the peer; none in the clear.
+    pub(super) serial: Option<Arc<str>>,
 }
 
 /// Which way, and between which addresses.
@@ -146,6 +150,11 @@ impl Live {
     /// How many would be cut if this authority, by its key id, were no longer trusted.
     pub(super) fn under(&self, authority: &str) -> usize {
         self.table().connections.values().filter(|it| it.standing.is_under(authority)).count()
+    }
+
+    /// How many would be cut by this deny list.
+    pub(super) fn denied(&self, list: &DenyList) -> usize {
+        self.table().connections.values().filter(|it| it.standing.is_denied(list)).count()
     }
 
     /// How many there are.
@@ -243,6 +252,9 @@ impl Ground<'_> {
 impl Standing {
     /// Why the connection may no longer be.
     fn fault(&self, ground: &Ground<'_>) -> Option<CutReason> {
+        if self.is_denied(&ground.policy.denied) {
+            return Some(CutReason::DenyListed);
+        }
         if let Some(reason) = self.expired(ground.now) {
             return Some(reason);
         }
@@ -260,6 +272,11 @@ impl Standing {
 
     fn expired(&self, now: SystemTime) -> Option<CutReason> {
         self.local.as_ref().and_then(|local| local.fault(now))
+    }
+
+    fn is_denied(&self, list: &DenyList) -> bool {
+        let local = self.local.as_ref().is_some_and(|local| local.is_denied(list));
+        local || self.peer.as_ref().is_some_and(|peer| list.peer(peer).is_some())
     }
 
     fn is_under(&self, authority: &str) -> bool {
@@ -307,6 +324,11 @@ impl Standing {
 }
 
 impl LocalIdentity {
+    fn is_denied(&self, list: &DenyList) -> bool {
+        let by_serial = self.serial.as_ref().and_then(|serial| list.serial(serial));
+        list.id(&self.id).or(by_serial).is_some()
+    }
+
     /// Why the identity no longer holds. `identity` closes the watch when the entry is gone, and
     /// also when the SVID ran out, which then shows in the last one.
     fn fault(&self, now: SystemTime) -> Option<CutReason> {
@@ -334,9 +356,18 @@ impl Life {
         tokio::select! {
             biased;
             Ok(reason) = &mut self.cut => reason,
-            reason = svid_gone(self.local.as_mut()) => reason,
+            reason = svid_gone(self.local.as_mut()) => self.reason(reason),
             reason = federation_gone(self.foreign.as_mut()) => reason,
         }
+    }
+}
+
+impl Life {
+    /// A denied identity loses its SVID: the list, which was there first, is why.
+    fn reason(&self, reason: CutReason) -> CutReason {
+        let policy = self.live.policy.borrow();
+        let denied = self.local.as_ref().is_some_and(|local| local.is_denied(&policy.denied));
+        if denied { CutReason::DenyListed } else { reason }
     }
 }
 

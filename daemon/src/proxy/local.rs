@@ -11,7 +11,7 @@ use super::live::LocalIdentity;
 use super::state::{Proxy, ProxySettings};
 use super::tls::Credential;
 use crate::audit::{Direction, Outcome, RecordBuilder};
-use crate::identity::{Naming, WorkloadIdentity};
+use crate::identity::{IdentityError, Naming, WorkloadIdentity};
 use crate::policy::DenyReason;
 use crate::spiffe::{BundleSet, SpiffeId};
 use crate::sys::clock;
@@ -25,6 +25,8 @@ pub(super) struct Local {
     naming: Option<Naming>,
     /// Of the SVID that was shown to the peer.
     authorities: Arc<[String]>,
+    /// Its serial number.
+    serial: Option<Arc<str>>,
     _place: Place,
 }
 
@@ -51,8 +53,14 @@ pub(super) async fn identify(
                 record.evidence(&attestation.evidence);
             }
             record.detail(&error);
+            let denied = matches!(error, IdentityError::Denied { .. });
+            if let IdentityError::Denied { entry, .. } = &error {
+                record.local_id(&entry.spiffe_id);
+            }
             match mode {
                 Mode::Strict => Err(Outcome::Denied(error.reason())),
+                // Closed: somebody who is denied is not let through as somebody unknown.
+                Mode::Permissive if denied => Err(Outcome::Denied(error.reason())),
                 Mode::Permissive | Mode::Observe => {
                     let nobody = Local::nobody(proxy, claim)?;
                     Ok(Local { naming: error.naming(), ..nobody })
@@ -75,7 +83,7 @@ impl Local {
     ) -> Result<Self, Outcome> {
         let place = proxy.limits.of_workload(identity.as_ref(), claim)?;
         let naming = identity.as_ref().map(WorkloadIdentity::naming);
-        Ok(Self { identity, naming, authorities: Arc::default(), _place: place })
+        Ok(Self { identity, naming, authorities: Arc::default(), serial: None, _place: place })
     }
 
     /// Its SPIFFE ID, if it has one.
@@ -106,6 +114,7 @@ impl Local {
             Outcome::Denied(DenyReason::NoSvid)
         })?;
         self.authorities = Arc::clone(credential.authorities());
+        self.serial = Some(svid.serial.as_str().into());
         Ok(credential)
     }
 
@@ -126,6 +135,7 @@ impl Local {
             svid: identity.svid.clone(),
             federates_with: identity.federates_with.clone(),
             authorities: Arc::clone(&self.authorities),
+            serial: self.serial.as_ref().map(Arc::clone),
         })
     }
 }

@@ -13,7 +13,7 @@ use super::tls::Tls;
 use crate::audit::{Audit, CutReason, Outcome};
 use crate::identity::Identities;
 use crate::metrics::Metrics;
-use crate::policy::Policy;
+use crate::policy::{DenyList, Policy};
 use crate::spiffe::BundleSet;
 
 /// How long the proxy waits, and how much it carries.
@@ -147,6 +147,11 @@ impl Proxy {
             return Err(Outcome::Cut(CutReason::IdentityChanged));
         }
         Ok(self.live.enter(standing))
+    }
+
+    /// How many live connections this deny list cuts.
+    pub fn connections_denied(&self, list: &DenyList) -> usize {
+        self.live.denied(list)
     }
 
     /// How many live connections have an authority of this key id in either side's chain: they end

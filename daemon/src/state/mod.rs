@@ -1,8 +1,9 @@
 //! What operators change while the daemon runs, and what outlives its restart: entries that stand
-//! in no file of the configuration, and bundles of other trust domains. Kept in files of the daemon's own below the state directory,
+//! in no file of the configuration, bundles of other trust domains, and a deny list. Kept in files of the daemon's own below the state directory,
 //! read by the rules of the configuration. Start at [`LiveEntries`] and [`ForeignBundles`].
 
 mod bundles;
+mod denials;
 mod entries;
 mod sequence;
 
@@ -10,5 +11,6 @@ mod sequence;
 mod tests;
 
 pub use bundles::{BundleError, BundleSource, Enforce, ForeignBundles, KnownBundle};
+pub use denials::{DenialsError, LiveDenials};
 pub use entries::{Added, ChangeError, Conflict, LiveEntries, LiveEntry, StateError};
 pub use sequence::Sequence;

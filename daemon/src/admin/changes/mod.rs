@@ -4,12 +4,14 @@
 
 mod authorities;
 mod bundles;
+mod denials;
 mod entries;
 
 use std::fmt;
 
 pub use authorities::{CaChanged, CaDump, CaOrder};
 pub use bundles::{BundleChanged, DeleteBundle, SetBundle};
+pub use denials::{DenyChanged, DenyDump, DenyOrder};
 pub use entries::{AddEntries, EntriesChanged, NewEntry};
 
 use super::Answer;
@@ -36,6 +38,12 @@ pub trait Changes: Send + Sync + 'static {
 
     /// Forgets the bundle of another trust domain.
     fn delete_bundle(&self, order: DeleteBundle, asker: Asker) -> Answer<'_, BundleChanged>;
+
+    /// Denies an identity or a certificate.
+    fn deny(&self, order: DenyOrder, asker: Asker) -> Answer<'_, DenyChanged>;
+
+    /// Denies it no more.
+    fn undo_deny(&self, order: DenyOrder, asker: Asker) -> Answer<'_, DenyChanged>;
 
     /// Changes the authorities of this node, or what is due to them.
     fn change_authorities(&self, order: CaOrder, asker: Asker) -> Answer<'_, CaChanged>;

@@ -56,6 +56,9 @@ pub struct IdentityDump {
     pub selectors: Vec<String>,
     /// The entry that names it.
     pub entry: Option<EntryDump>,
+    /// Why the identity is denied, if it is.
+    #[serde(default)]
+    pub denied: Option<String>,
     /// Entries that match as well, and lose by their id.
     pub tied: Vec<EntryDump>,
     /// Entries that nearly match.
@@ -88,6 +91,9 @@ pub struct DecisionDump {
     pub rule: Option<String>,
     /// Why it is denied.
     pub reason: Option<String>,
+    /// What is to be said beyond that.
+    #[serde(default)]
+    pub detail: Option<String>,
     /// Each rule, held against the connection.
     pub rules: Vec<RuleDump>,
 }
@@ -135,6 +141,7 @@ impl From<&identity::Explanation> for IdentityDump {
                 .map(|found| found.selectors.iter().map(ToString::to_string).collect())
                 .unwrap_or_default(),
             entry: found.entry.as_deref().map(entry),
+            denied: found.denied.as_ref().map(ToString::to_string),
             tied: found.tied.iter().map(|tied| entry(tied)).collect(),
             near_misses: found.near_misses.iter().map(near_miss).collect(),
         }
@@ -145,6 +152,7 @@ impl IdentityDump {
     /// What the registry says of selectors that were found earlier.
     pub fn recorded(selectors: &Selectors, found: &Lookup, near_misses: &[NearMiss]) -> Self {
         Self {
+            denied: None,
             attest_error: None,
             selectors: selectors.iter().map(ToString::to_string).collect(),
             entry: found.entry.as_deref().map(EntryDump::from),
@@ -179,6 +187,10 @@ impl DecisionDump {
             verdict: verdict.to_owned(),
             rule: rule.map(ToString::to_string),
             reason: reason.map(str::to_owned),
+            detail: match &found.judgement {
+                Denied(denial) => denial.detail().map(ToString::to_string),
+                Mtls(_) | Plaintext(_) | Passthrough(_) => None,
+            },
             rules: found.findings.iter().map(rule_dump).collect(),
         }
     }

@@ -6,8 +6,8 @@ mod daemon;
 mod explained;
 
 pub use super::changes::{
-    AddEntries, BundleChanged, CaChanged, CaDump, CaOrder, DeleteBundle, EntriesChanged, NewEntry,
-    SetBundle,
+    AddEntries, BundleChanged, CaChanged, CaDump, CaOrder, DeleteBundle, DenyChanged, DenyDump,
+    DenyOrder, EntriesChanged, NewEntry, SetBundle,
 };
 pub use bundles::BundleDump;
 pub use daemon::{

@@ -117,6 +117,7 @@ impl Stage {
         let identities = Identities::new(
             Attestor::new(AttestSettings::default()),
             registry.subscribe(),
+            watch::Sender::default().subscribe(),
             Arc::<Federated>::clone(&issuer),
             IdentitySettings::default(),
         );

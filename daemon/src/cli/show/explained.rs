@@ -48,7 +48,10 @@ fn scope(scope: &ScopeDump) -> String {
 fn identity(identity: &IdentityDump) -> String {
     match (&identity.attest_error, &identity.entry) {
         (Some(error), _) => format!("none: {error}"),
-        (None, Some(entry)) => format!("{} by entry {}", entry.spiffe_id, entry.id),
+        (None, Some(entry)) => {
+            let denied = identity.denied.as_ref().map(|why| format!(", denied: {why}"));
+            format!("{} by entry {}{}", entry.spiffe_id, entry.id, denied.unwrap_or_default())
+        }
         (None, None) => "none: no registration entry matches".to_owned(),
     }
 }
@@ -56,7 +59,8 @@ fn identity(identity: &IdentityDump) -> String {
 fn decision(decision: &DecisionDump) -> String {
     let why = decision.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let rule = decision.rule.as_ref().map(|rule| format!(", rule {rule}")).unwrap_or_default();
-    format!("{} {}{why}{rule}", decision.direction, decision.verdict)
+    let more = decision.detail.as_ref().map(|more| format!(" ({more})")).unwrap_or_default();
+    format!("{} {}{why}{rule}{more}", decision.direction, decision.verdict)
 }
 
 fn selectors(text: &mut String, found: &IdentityDump) {

@@ -4,8 +4,7 @@
 mod entries;
 mod federation;
 mod files;
-mod inbound;
-mod outbound;
+mod rules;
 mod scopes;
 mod selectors;
 mod settings;
@@ -14,4 +13,4 @@ mod whole;
 
 pub(super) use settings::{admin, capture, is_instance};
 pub(super) use values::include_dir;
-pub(super) use whole::{build, entries_alone};
+pub(super) use whole::{build, denials_alone, entries_alone};

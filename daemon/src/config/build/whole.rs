@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{entries, files, inbound, outbound, scopes, settings};
+use super::rules::{denials, inbound, outbound};
+use super::{entries, files, scopes, settings};
 use crate::config::file::{Document, Tables};
 use crate::config::names::Addresses;
 use crate::config::problem::{Place, Problem, Reader};
 use crate::config::{Config, Names, SystemResolver};
-use crate::policy::DEFAULT_RULE;
+use crate::policy::{DEFAULT_RULE, DenyItem};
 use crate::registry::{RegistrationEntry, Registry};
 use crate::spiffe::TrustDomain;
 
@@ -78,6 +79,7 @@ pub(in crate::config) fn build(
     };
     config.scopes = parts.scopes.into_iter().map(|(scope, _)| scope).collect();
     config.registry = Arc::new(registry);
+    config.denied = parts.denied;
     config.outbound = parts.outbound;
     config.inbound = parts.inbound;
     config.files = files;
@@ -110,10 +112,25 @@ pub(in crate::config) fn entries_alone(
     (parts.entries.into_iter().map(|read| read.entry).collect(), around.warnings)
 }
 
+/// The deny list of a document that stands outside of the configuration.
+pub(in crate::config) fn denials_alone(
+    document: Document,
+    problems: &mut Vec<Problem>,
+) -> Vec<DenyItem> {
+    let mut reader = Reader::new(&document.path, &document.text, problems);
+    let mut items = Vec::new();
+    for (index, (at, table)) in document.tables.denials.into_iter().enumerate() {
+        let place = Place::table(format!("deny[{index}]"), at);
+        items.extend(denials::denial(table, &place, &mut reader));
+    }
+    items
+}
+
 #[derive(Default)]
 struct Parts {
     scopes: Vec<(crate::workload::Scope, String)>,
     entries: Vec<entries::Read>,
+    denied: Vec<DenyItem>,
     outbound: Vec<crate::policy::OutboundRule>,
     inbound: Vec<crate::policy::InboundRule>,
     files: Vec<files::Read>,
@@ -134,6 +151,10 @@ impl Parts {
         for (index, (at, table)) in tables.entries.into_iter().enumerate() {
             let place = Place::table(format!("entry[{index}]"), at);
             self.entries.extend(entries::entry(table, &place, reader, around));
+        }
+        for (index, (at, table)) in tables.denials.into_iter().enumerate() {
+            let place = Place::table(format!("deny[{index}]"), at);
+            self.denied.extend(denials::denial(table, &place, reader));
         }
         for (index, (at, table)) in tables.outbound.into_iter().enumerate() {
             let place = Place::table(format!("outbound[{index}]"), at);

@@ -8,9 +8,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{
-    AdminSection, AttestSection, AuditSection, BundleEndpointSection, CaptureSection, EntryTable,
-    FilesTable, InboundTable, IssuerSection, LogSection, NodeSection, OidcSection, OutboundTable,
-    ProxySection, ScopeTable, WorkloadApiSection, keys_of,
+    AdminSection, AttestSection, AuditSection, BundleEndpointSection, CaptureSection, DenyTable,
+    EntryTable, FilesTable, InboundTable, IssuerSection, LogSection, NodeSection, OidcSection,
+    OutboundTable, ProxySection, ScopeTable, WorkloadApiSection, keys_of,
 };
 use crate::config::problem::{Place, Problem, Reader, nearest};
 
@@ -44,6 +44,7 @@ pub(in crate::config) struct Sections {
 pub(in crate::config) struct Tables {
     pub(in crate::config) scopes: Vec<(usize, ScopeTable)>,
     pub(in crate::config) entries: Vec<(usize, EntryTable)>,
+    pub(in crate::config) denials: Vec<(usize, DenyTable)>,
     pub(in crate::config) outbound: Vec<(usize, OutboundTable)>,
     pub(in crate::config) inbound: Vec<(usize, InboundTable)>,
     pub(in crate::config) files: Vec<(usize, FilesTable)>,
@@ -56,8 +57,8 @@ pub(in crate::config) enum Part {
     Main,
     /// An included file: all that may stand any number of times.
     Included,
-    /// What the daemon itself keeps: entries.
-    State,
+    /// What the daemon itself keeps: tables of this name alone.
+    State(&'static str),
 }
 
 const SECTIONS: [&str; 11] = [
@@ -73,7 +74,7 @@ const SECTIONS: [&str; 11] = [
     "admin",
     "log",
 ];
-const TABLES: [&str; 5] = ["scope", "entry", "outbound", "inbound", "files"];
+const TABLES: [&str; 6] = ["scope", "entry", "deny", "outbound", "inbound", "files"];
 
 /// Reads a file. `None` if it cannot be read or is not TOML, which is then told.
 pub(in crate::config) fn read(
@@ -149,8 +150,9 @@ fn tables_of(
         let at = key.span().start;
         let name = key.get_ref().as_ref();
         match (name, part) {
+            (_, Part::State(own)) if name != own => unknown(name, "", at, &[own], reader),
             ("entry", _) => tables.entries = list(name, value, reader),
-            (_, Part::State) => unknown(name, "", at, &["entry"], reader),
+            ("deny", _) => tables.denials = list(name, value, reader),
             ("scope", _) => tables.scopes = list(name, value, reader),
             ("outbound", _) => tables.outbound = list(name, value, reader),
             ("inbound", _) => tables.inbound = list(name, value, reader),
@@ -172,7 +174,7 @@ fn tables_of(
             ("log", Part::Main) => sections.log = section(name, value, reader),
             (_, Part::Included) if SECTIONS.contains(&name) => reader.problem(
                 &Place::table(name, at),
-                "an included file holds scopes, entries, rules and files only",
+                "an included file holds scopes, entries, rules, the deny list and files only",
                 format!("move [{name}] to the main file"),
             ),
             _ => unknown(name, "", at, &[SECTIONS.as_slice(), TABLES.as_slice()].concat(), reader),

@@ -1,9 +1,10 @@
-//! An entry as the text of an `[[entry]]` table: how the daemon writes what it will read again.
+//! An entry as the text of an `[[entry]]` table, an item of the deny list as that of a `[[deny]]`: how the daemon writes what it will read again.
 
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use crate::config::EntryDraft;
+use crate::policy::{Denied, DenyItem};
 
 /// The table, with the keys that the draft gives.
 pub(in crate::config) fn render_entry(draft: &EntryDraft) -> String {
@@ -26,6 +27,19 @@ pub(in crate::config) fn render_entry(draft: &EntryDraft) -> String {
         if !items.is_empty() {
             table.line(key, list(items));
         }
+    }
+    table.0
+}
+
+/// An item of the deny list as the text of a `[[deny]]` table.
+pub(in crate::config) fn render_denial(item: &DenyItem) -> String {
+    let mut table = Table("[[deny]]\n".to_owned());
+    match &item.denied {
+        Denied::Id(id) => table.line("spiffe_id", text(&id.to_string())),
+        Denied::Serial(serial) => table.line("serial", text(serial)),
+    }
+    if !item.reason.is_empty() {
+        table.line("reason", text(&item.reason));
     }
     table.0
 }

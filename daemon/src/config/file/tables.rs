@@ -58,6 +58,18 @@ pub(in crate::config) struct EntryTable {
     pub(in crate::config) federates_with: Key<Vec<String>>,
 }
 
+/// `[[deny]]`: whom nobody here talks to, whatever entries and rules say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct DenyTable {
+    /// The SPIFFE ID of a workload of any trust domain; no pattern. This or `serial`.
+    pub(in crate::config) spiffe_id: Key<String>,
+    /// The serial number of a certificate in hex, as `openssl x509 -serial` prints it.
+    pub(in crate::config) serial: Key<String>,
+    /// Why, shown in records; up to 256 bytes. Default: none.
+    pub(in crate::config) reason: Key<String>,
+}
+
 /// `[[outbound]]`: a rule for connections that local workloads open.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BundleEndpointConfig, OidcConfig};
-use crate::policy::{InboundRule, OutboundRule, Policy};
+use crate::policy::{DenyItem, InboundRule, OutboundRule, Policy};
 use crate::registry::Registry;
 use crate::spiffe::TrustDomain;
 use crate::workload::{FileSet, Scope};
@@ -44,6 +44,8 @@ pub struct Config {
     pub scopes: Vec<Scope>,
     /// Registration entries.
     pub registry: Arc<Registry>,
+    /// Who is denied, in the order of the files.
+    pub denied: Vec<DenyItem>,
     /// Rules for connections that local workloads open, in the order of the files.
     pub outbound: Vec<OutboundRule>,
     /// Rules for connections that local workloads accept, in the order of the files.
@@ -236,6 +238,7 @@ impl Config {
             log: LogConfig::default(),
             scopes: Vec::new(),
             registry: Arc::default(),
+            denied: Vec::new(),
             outbound: Vec::new(),
             inbound: Vec::new(),
             files: Vec::new(),
@@ -247,7 +250,8 @@ impl Config {
     /// The rules as a snapshot of this epoch.
     pub fn policy(&self) -> Policy {
         let (outbound, inbound) = (self.outbound.clone(), self.inbound.clone());
-        Policy { epoch: self.epoch, outbound, inbound }
+        let denied = Arc::new(self.denied.iter().cloned().collect());
+        Policy { epoch: self.epoch, denied, outbound, inbound }
     }
 }
 

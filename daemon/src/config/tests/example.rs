@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::config::file::{
-    AdminSection, AttestSection, AuditSection, BundleEndpointSection, CaptureSection, EntryTable,
-    FilesTable, InboundTable, IssuerSection, LogSection, NodeSection, OidcSection, OutboundTable,
-    ProxySection, ScopeTable, WorkloadApiSection, keys_of,
+    AdminSection, AttestSection, AuditSection, BundleEndpointSection, CaptureSection, DenyTable,
+    EntryTable, FilesTable, InboundTable, IssuerSection, LogSection, NodeSection, OidcSection,
+    OutboundTable, ProxySection, ScopeTable, WorkloadApiSection, keys_of,
 };
 use crate::spiffe::parse_trust_domain;
 
@@ -40,12 +40,13 @@ fn every_key_of_the_example_is_understood() {
     assert!(warnings.is_empty(), "{warnings:?}");
     let found = (config.scopes.len(), config.registry.entries().len(), config.files.len());
     assert_eq!((found, config.outbound.len(), config.inbound.len()), ((2, 2, 2), 1, 1));
+    assert_eq!(config.denied.len(), 2);
 }
 
 #[test]
 fn the_example_has_every_key() {
     let table: toml::Table = complete().parse().unwrap();
-    let sections: [(&str, &[&str]); 16] = [
+    let sections: [(&str, &[&str]); 17] = [
         ("node", keys_of::<NodeSection>()),
         ("capture", keys_of::<CaptureSection>()),
         ("attest", keys_of::<AttestSection>()),
@@ -59,6 +60,7 @@ fn the_example_has_every_key() {
         ("log", keys_of::<LogSection>()),
         ("scope", keys_of::<ScopeTable>()),
         ("entry", keys_of::<EntryTable>()),
+        ("deny", keys_of::<DenyTable>()),
         ("outbound", keys_of::<OutboundTable>()),
         ("inbound", keys_of::<InboundTable>()),
         ("files", keys_of::<FilesTable>()),

@@ -187,6 +187,13 @@ impl Held {
         if let Some(old) = old.filter(|_| compromised) {
             self.compromise(&BTreeSet::from([old.signing.authority().key_id.clone()]))?;
         }
+        // A root of its own that was to follow would take this node back.
+        if self.next()?.is_some() {
+            self.remove_next()?;
+            let mut rotation = Rotation::read(&self.directory)?;
+            rotation.activate_at = None;
+            rotation.write(&self.directory)?;
+        }
         write_node(&self.directory, &signing)?;
         remove(&self.directory.join(REQUEST_KEY))?;
         Ok(signing.authority().key_id.clone())

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -61,6 +61,8 @@ pub struct LocalCa {
     signs_with: watch::Sender<Option<Arc<str>>>,
     /// The files as they were when they were taken over.
     seen: Mutex<FileStates>,
+    /// Why what the files hold cannot be taken over, if it cannot.
+    fault: Mutex<Option<String>>,
     /// The longest life of an SVID that was asked for, seconds.
     longest: AtomicU64,
 }
@@ -98,6 +100,7 @@ impl LocalCa {
             node: ArcSwap::from_pointee(node),
             jwt_keys: ArcSwap::from_pointee(jwt_keys),
             longest: AtomicU64::default(),
+            fault: Mutex::default(),
             bundles,
             signs_with,
             seen,
@@ -199,6 +202,25 @@ impl LocalCa {
         self.node.store(Arc::new(node));
         self.signs_with.send_replace(Some(key_id));
         Ok(())
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Option<String>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of a fault once.
+    fn note_fault(&self, fault: Option<String>) {
+        let mut known = self.fault();
+        match &fault {
+            Some(error) if *known != fault => {
+                tracing::error!(error, "what is due to the authorities could not be done");
+            }
+            None if known.is_some() => {
+                tracing::info!("the authorities are as they should be again");
+            }
+            _ => {}
+        }
+        *known = fault;
     }
 
     /// Publishes the own bundle, if it is another than before.
@@ -320,11 +342,14 @@ impl Issuer for LocalCa {
         let replaced = all_by == Some(self.node.load().signing.authority().key_id.as_str());
         let soon = now + TRY_AGAIN;
         let next = match self.proceed(now, replaced) {
-            Ok(()) => self.node.load().rotation.next(),
+            Ok(()) => {
+                self.note_fault(None);
+                self.node.load().rotation.next()
+            }
             // Whoever is at work has just told of it, and is done in a moment.
             Err(CaError::Busy(_)) => return Some(now + NEXT_TURN),
             Err(error) => {
-                tracing::error!(%error, "what is due to the authorities could not be done");
+                self.note_fault(Some(error.to_string()));
                 Some(soon)
             }
         };
@@ -354,6 +379,11 @@ impl Issuer for LocalCa {
     }
 
     fn authorities(&self) -> Vec<AuthorityStatus> {
-        authorities(&self.node.load(), self.keeps_its_root(), (self.settings.clock)())
+        let mut all =
+            authorities(&self.node.load(), self.keeps_its_root(), (self.settings.clock)());
+        if let Some(own) = all.first_mut().filter(|_| self.fault().is_some()) {
+            own.warning = Some("what its directory holds cannot be taken over; see the log");
+        }
+        all
     }
 }

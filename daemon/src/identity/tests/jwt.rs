@@ -137,6 +137,7 @@ async fn a_token_is_given_out_until_half_of_its_life_by_identity_and_audience() 
     let identities = Identities::new(
         Attestor::new(AttestSettings::default()),
         registry.subscribe(),
+        watch::Sender::default().subscribe(),
         Arc::new(open(&state.path().join("ca"))),
         IdentitySettings { clock, ..IdentitySettings::default() },
     );

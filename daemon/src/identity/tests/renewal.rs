@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::stage::{HOUR, Stage, claim, clock, entry};
 use crate::attest::Attestation;
 use crate::identity::{IdentityError, IssueError};
-use crate::policy::DenyReason;
+use crate::policy::{Denied, DenyItem, DenyReason};
 use crate::workload::Doubts;
 
 fn web() -> Vec<crate::registry::RegistrationEntry> {
@@ -189,4 +189,51 @@ async fn what_another_authority_has_signed_is_replaced_at_once() {
     assert!((2..=10).contains(&calls), "{calls}");
     assert_eq!(*stage.issuer.all_by.lock().unwrap(), None);
     assert_eq!(svid.borrow_and_update().authority, after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_identity_loses_its_svid_and_gets_no_other() {
+    let other = entry("other", &["unix:uid:4711", "unix:gid:4711"]);
+    let mut stage = Stage::new(vec![web().remove(0), other]);
+    stage.run().await;
+    let mut subscription = stage.identities.subscribe();
+    let found = subscription.current(&claim()).await.unwrap();
+    assert_eq!(found.identities.len(), 2);
+    let held = stage.identities.of(&claim()).await.unwrap();
+    assert_eq!(held.entry.id, "other", "the one with more selectors");
+    let deny = |ids: &[&str], serials: &[&str]| {
+        let ids = ids.iter().map(|id| Denied::id(&format!("spiffe://td.test/{id}")).unwrap());
+        let serials = serials.iter().map(|serial| Denied::serial(serial).unwrap());
+        let item = |denied| DenyItem::new(denied, "stolen", "a test").unwrap();
+        stage.denied.send_replace(Arc::new(ids.chain(serials).map(item).collect()));
+    };
+    deny(&["other"], &[]);
+    tokio::time::timeout(Duration::from_secs(1), subscription.changed()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(held.svid.has_changed().is_err(), "withdrawn");
+    let error = stage.identities.of(&claim()).await.unwrap_err();
+    assert_eq!(error.reason(), DenyReason::DenyListed, "not the next best identity");
+    assert!(error.to_string().contains("stolen"), "{error}");
+    let found = subscription.current(&claim()).await.unwrap();
+    assert_eq!(found.identities.len(), 1);
+    let token = stage.identities.jwt(&held.entry, &["db".to_owned()]).await;
+    assert!(matches!(token, Err(IssueError::Denied(_))));
+    assert_eq!(stage.identities.explain(&claim()).await.denied.unwrap().reason, "stolen");
+    deny(&["other", "web"], &[]);
+    let refused = subscription.current(&claim()).await.unwrap_err();
+    assert_eq!(refused.reason(), DenyReason::DenyListed);
+    assert!(
+        stage.identities.svids().is_empty() || {
+            stage.identities.reconcile();
+            stage.identities.svids().is_empty()
+        }
+    );
+    deny(&[], &[]);
+    tokio::time::timeout(Duration::from_secs(1), subscription.changed()).await.unwrap();
+    let mut svid = stage.identities.of(&claim()).await.unwrap().svid;
+    // By its serial number it is replaced.
+    let serial = svid.borrow_and_update().serial.clone();
+    deny(&[], &[&serial]);
+    tokio::time::timeout(Duration::from_secs(1), svid.changed()).await.unwrap().unwrap();
+    assert_ne!(svid.borrow_and_update().serial, serial);
 }

@@ -220,6 +220,25 @@ async fn a_node_under_a_root_elsewhere_brings_its_new_authority_back() {
 }
 
 #[tokio::test]
+async fn a_node_that_gives_its_own_root_up_does_not_return_to_it() {
+    let place = Place::new();
+    let (ca, shared) = (open(&place.at("own")), place.offline("root"));
+    let old = root(&ca);
+    ca.rotate(Some(HOUR), None).unwrap();
+    ca.change(|held| held.trust(&fs::read(shared.join("root.pem")).unwrap())).unwrap();
+    ca.accept(&signed(&ca.request().unwrap(), &shared), false).unwrap();
+    let new = root(&ca);
+    assert_ne!(new, old);
+    assert!(!ca.keeps_its_root());
+    LATER.set(HOUR * 2);
+    ca.upkeep(None);
+    LATER.set(DAY * 300);
+    ca.upkeep(None);
+    assert_eq!(root(&ca), new, "neither rotated nor renewed under the old one");
+    assert!(ca.authorities()[0].warning.is_some_and(|it| it.contains("ca request")));
+}
+
+#[tokio::test]
 async fn a_shared_root_is_replaced_without_a_moment_of_distrust() {
     let place = Place::new();
     let (old_root, new_root) = (place.offline("old"), place.offline("new"));
@@ -364,7 +383,9 @@ async fn what_others_change_in_the_files_is_followed_if_it_is_right() {
     fs::write(&bundle, new).unwrap();
     assert!(ca.upkeep(None).is_some(), "it is looked at again soon");
     assert_eq!(roots(&ca).len(), 2);
+    assert!(ca.authorities()[0].warning.is_some_and(|it| it.contains("cannot be taken over")));
     fs::write(&bundle, own).unwrap();
     ca.upkeep(None);
     assert_eq!(roots(&ca).len(), 1);
+    assert_eq!(ca.authorities()[0].warning, None);
 }

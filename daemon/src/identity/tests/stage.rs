@@ -15,6 +15,7 @@ use crate::identity::{
     AuthorityStatus, Identities, IdentitySettings, IssueError, IssueRequest, Issuer, Issuing,
     IssuingJwt, JwtRequest,
 };
+use crate::policy::DenyList;
 use crate::registry::{RegistrationEntry, Registry};
 use crate::shutdown::Tasks;
 use crate::spiffe::{BundleSet, parse_id, parse_trust_domain};
@@ -110,6 +111,7 @@ pub(super) struct Stage {
     pub(super) identities: Identities,
     pub(super) issuer: Arc<TestIssuer>,
     pub(super) registry: watch::Sender<Arc<Registry>>,
+    pub(super) denied: watch::Sender<Arc<DenyList>>,
     pub(super) tasks: Tasks,
 }
 
@@ -127,13 +129,15 @@ impl Stage {
             hangs: AtomicBool::new(false),
         });
         let registry = watch::Sender::new(Arc::new(Registry::new(entries).unwrap()));
+        let denied = watch::Sender::default();
         let identities = Identities::new(
             Attestor::new(AttestSettings::default()),
             registry.subscribe(),
+            denied.subscribe(),
             Arc::<TestIssuer>::clone(&issuer),
             IdentitySettings { clock, ..IdentitySettings::default() },
         );
-        Self { identities, issuer, registry, tasks: Tasks::new() }
+        Self { identities, issuer, registry, denied, tasks: Tasks::new() }
     }
 
     /// Starts the renewing task and lets it do what is due at once.

@@ -1,5 +1,7 @@
 //! Every reason that the rules can give, and the sentences of the contract one by one.
 
+use std::sync::Arc;
+
 use super::spec::{self, Spec, client, dst, id, listen};
 use crate::policy::*;
 use crate::spiffe::PeerIdentity;
@@ -274,4 +276,39 @@ fn explanations_name_the_first_difference() {
     assert_eq!(told(SupposedPeer::Plaintext), Standing::Differs(Mismatch::Anonymous));
     assert_eq!(told(SupposedPeer::Identity(&server)), Standing::Differs(Mismatch::Peer));
     assert_eq!(told(SupposedPeer::Identity(&local)), Standing::Decides);
+}
+
+#[test]
+fn who_is_denied_is_refused_before_any_rule() {
+    let item = |denied: Denied| DenyItem::new(denied, "", "a test").unwrap();
+    let with = |denied: Denied, mut policy: Policy| {
+        policy.denied = Arc::new([item(denied)].into_iter().collect());
+        policy
+    };
+    let (a, b) = ("spiffe://td/a", "spiffe://td/b");
+    let (id, other) = (id(a), id(b));
+    let (dst, listen, client) = (dst("10.0.0.1", 80), listen(80), client("10.0.0.2"));
+    for mode in [Mode::Permissive, Mode::Strict] {
+        let is_refused = |plan: &OutboundPlan| matches!(plan, OutboundPlan::Deny(it) if it.reason() == DenyReason::DenyListed);
+        let policy = with(Denied::id(a).unwrap(), Policy::default());
+        assert!(is_refused(&plan_outbound(&policy, Some(&id), mode, dst)));
+        assert!(!is_refused(&plan_outbound(&policy, Some(&other), mode, dst)));
+        let peer = PeerIdentity::unproved(a);
+        for denied in [Denied::id(a).unwrap(), Denied::serial("01").unwrap()] {
+            let policy = with(denied, Policy::default());
+            let found =
+                admit_inbound(&policy, Some(&other), mode, listen, client, Peer::Verified(&peer));
+            let found = found.unwrap_err();
+            assert_eq!((found.reason(), found.rule()), (DenyReason::DenyListed, None));
+            assert!(found.detail().unwrap().contains("on the deny list"));
+        }
+        let supposed = SupposedPeer::Identity(&id);
+        let told = explain_inbound(&policy, Some(&other), mode, listen, client, supposed);
+        assert!(
+            matches!(told.judgement, Judgement::Denied(it) if it.reason() == DenyReason::DenyListed)
+        );
+    }
+    let policy = with(Denied::id(a).unwrap(), Policy::default());
+    let observed = plan_outbound(&policy, Some(&id), Mode::Observe, dst);
+    assert!(matches!(observed, OutboundPlan::Plaintext(_)), "nothing is decided there");
 }

@@ -114,13 +114,13 @@ fn patterns(texts: &[&str]) -> Vec<PeerPattern> {
 /// Rules are named `r0`, `r1` and so on.
 pub(super) fn outbound(specs: &[Spec]) -> Policy {
     let rules = specs.iter().enumerate().map(|(n, spec)| spec.outbound(format!("r{n}")));
-    Policy { epoch: 7, outbound: rules.collect(), inbound: Vec::new() }
+    Policy { epoch: 7, outbound: rules.collect(), ..Policy::default() }
 }
 
 /// Rules are named `r0`, `r1` and so on.
 pub(super) fn inbound(specs: &[Spec]) -> Policy {
     let rules = specs.iter().enumerate().map(|(n, spec)| spec.inbound(format!("r{n}")));
-    Policy { epoch: 7, outbound: Vec::new(), inbound: rules.collect() }
+    Policy { epoch: 7, inbound: rules.collect(), ..Policy::default() }
 }
 
 pub(super) fn id(text: &str) -> SpiffeId {

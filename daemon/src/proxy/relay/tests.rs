@@ -57,7 +57,7 @@ fn policy(epoch: u64, action: OutboundAction) -> Arc<Policy> {
         action,
         dry_run: false,
     };
-    Arc::new(Policy { epoch, outbound: vec![rule], inbound: vec![] })
+    Arc::new(Policy { epoch, outbound: vec![rule], ..Policy::default() })
 }
 
 fn dst() -> OriginalDst {

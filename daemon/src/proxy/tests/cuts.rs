@@ -10,6 +10,7 @@ use super::node::{Wish, registry};
 use super::rules::{allow, allow_plaintext, policy, to_peer};
 use super::{A, B, LONG, Two, is_reset};
 use crate::audit::Record;
+use crate::policy::{Denied, DenyItem};
 use crate::proxy::{Modes, ProxySettings};
 use crate::registry::{RegistrationEntry, Registry};
 use crate::spiffe::{BundleSet, parse_id};
@@ -164,6 +165,23 @@ async fn an_authority_that_is_gone_cuts() {
     two.server.bundles.send_replace(Arc::new(BundleSet::from_iter([more])));
     assert!(is_reset(&mut app).await && is_reset(&mut server).await);
     assert_eq!(cut(&two.server.record().await), "authority_gone");
+}
+
+#[tokio::test]
+async fn a_deny_list_cuts_at_either_end() {
+    for denied in ["spiffe://one.test/a", "spiffe://one.test/b"] {
+        for at_client in [true, false] {
+            let mut two = Two::start().await;
+            let (mut app, mut server) = two.connected().await;
+            let node = if at_client { &two.client } else { &two.server };
+            node.policy.send_modify(|policy| {
+                let item = DenyItem::new(Denied::id(denied).unwrap(), "", "a test").unwrap();
+                Arc::make_mut(policy).denied = Arc::new([item].into_iter().collect());
+            });
+            assert!(is_reset(&mut app).await && is_reset(&mut server).await);
+            assert_eq!(cut(&node.record().await), "deny_listed");
+        }
+    }
 }
 
 #[tokio::test]

@@ -178,7 +178,8 @@ fn audit(dir: &TempDir, metrics: &Arc<Metrics>) -> (Audit, Tasks, PathBuf) {
 fn identities(entries: watch::Receiver<Arc<Registry>>, issuer: TestIssuer) -> Identities {
     let settings = AttestSettings { digest_limit_bytes: 0, ..AttestSettings::default() };
     let attestor = Attestor::new(settings);
-    Identities::new(attestor, entries, Arc::new(issuer), IdentitySettings::default())
+    let denied = watch::Sender::default().subscribe();
+    Identities::new(attestor, entries, denied, Arc::new(issuer), IdentitySettings::default())
 }
 
 fn metrics() -> Arc<Metrics> {

@@ -14,6 +14,7 @@ pub(super) fn policy(
         epoch: 1,
         outbound: outbound.into_iter().collect(),
         inbound: inbound.into_iter().collect(),
+        ..Policy::default()
     }
 }
 

@@ -62,7 +62,7 @@ fn trust_at(bundles: BundleSet, admitted: &str, clock: fn() -> SystemTime) -> Tr
         action: InboundAction::Allow { plaintext: false, unmarked_tls: None },
         dry_run: false,
     };
-    let policy = Policy { epoch: 7, outbound: vec![], inbound: vec![rule] };
+    let policy = Policy { epoch: 7, inbound: vec![rule], ..Policy::default() };
     let local = crate::spiffe::parse_id(A).unwrap();
     let listen = ListenAddr::new("10.0.0.1:1".parse().unwrap());
     let client = ClientAddr::new("10.0.0.2:2".parse().unwrap());

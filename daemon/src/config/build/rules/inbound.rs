@@ -1,13 +1,13 @@
 //! Inbound rules: what `[[inbound]]` means.
 
-use super::values::{networks, peers, ports, workloads};
-use super::whole::{Around, rule_name};
+use crate::config::build::values::{networks, peers, ports, workloads};
+use crate::config::build::whole::{Around, rule_name};
 use crate::config::file::{InboundActionKind, InboundTable, Key};
 use crate::config::problem::{Place, Reader};
 use crate::policy::{InboundAction, InboundRule, Networks, UnmarkedTls};
 
 /// Reads one rule. `None` if it has no readable action, which is then told.
-pub(super) fn rule(
+pub(in crate::config::build) fn rule(
     table: InboundTable,
     place: &Place,
     prefix: &str,

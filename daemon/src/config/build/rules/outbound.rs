@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::values::{is_host_name, list, networks, peers, ports, workloads};
-use super::whole::{Around, rule_name};
+use crate::config::build::values::{is_host_name, list, networks, peers, ports, workloads};
+use crate::config::build::whole::{Around, rule_name};
 use crate::config::file::{Key, OutboundActionKind, OutboundTable};
 use crate::config::problem::{Place, Reader};
 use crate::policy::{Networks, OutboundAction, OutboundRule};
 
 /// Reads one rule. `None` if it has no readable action, which is then told.
-pub(super) fn rule(
+pub(in crate::config::build) fn rule(
     table: OutboundTable,
     place: &Place,
     prefix: &str,
