@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 const JITTER: f64 = 0.1;
 /// First and longest wait before an issuer that failed is asked again. Chosen.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
+pub(super) const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// When to renew an SVID of this validity; `draw` is uniform in `0.0..=1.0`.
 pub fn renew_at(not_before: SystemTime, not_after: SystemTime, draw: f64) -> SystemTime {

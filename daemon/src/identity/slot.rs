@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 
 use super::issuer::{IssueError, IssueRequest, Issuer};
-use super::rotation::{draw, renew_at, retry_after};
+use super::rotation::{LONGEST_RETRY, draw, renew_at, retry_after};
 use crate::registry::RegistrationEntry;
 use crate::spiffe::{SpiffeId, TrustDomain, X509Svid};
 use crate::workload::Selectors;
@@ -113,6 +113,20 @@ impl From<&RegistrationEntry> for SlotKey {
     }
 }
 
+impl State {
+    /// Whether the issuer is to be asked. A clock that was ahead and went back leaves plans too far
+    /// ahead, and an SVID that is not valid yet: neither is waited for.
+    fn is_due(&self, now: SystemTime) -> bool {
+        let is_early = |svid: &watch::Sender<Arc<X509Svid>>| svid.borrow().not_before > now;
+        let went_back = if self.failures > 0 {
+            self.ask_at > now + LONGEST_RETRY
+        } else {
+            self.svid.as_ref().is_some_and(is_early)
+        };
+        self.ask_at <= now || went_back
+    }
+}
+
 impl Slot {
     /// Nothing issued yet; due at once.
     pub(super) fn new(key: SlotKey, profile: Profile) -> Self {
@@ -189,7 +203,7 @@ impl Slot {
     /// Whether a task should be sent to renew it; says so once until that task is done.
     pub(super) fn claim_renewal(&self, now: SystemTime) -> bool {
         let mut state = self.state();
-        let claimed = !state.retired && !state.renewing && state.ask_at <= now;
+        let claimed = !state.retired && !state.renewing && state.is_due(now);
         state.renewing |= claimed;
         claimed
     }
@@ -269,13 +283,14 @@ impl Slot {
 
     fn known_failure(&self, now: SystemTime) -> Option<(Arc<IssueError>, Duration)> {
         let state = self.state();
-        let retry_in = state.ask_at.duration_since(now).ok().filter(|wait| !wait.is_zero())?;
+        let planned = (!state.is_due(now)).then_some(state.ask_at)?;
+        let retry_in = planned.duration_since(now).unwrap_or_default();
         state.last_error.clone().map(|last| (last, retry_in))
     }
 
     fn is_due(&self, now: SystemTime) -> bool {
         let state = self.state();
-        !state.retired && state.ask_at <= now
+        !state.retired && state.is_due(now)
     }
 
     /// Asks the issuer and keeps what it says. The caller holds the turn.

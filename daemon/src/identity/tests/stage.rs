@@ -32,13 +32,19 @@ pub(super) fn epoch() -> SystemTime {
 
 thread_local! {
     static START: Cell<Option<Instant>> = const { Cell::new(None) };
+    static AHEAD: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// Wall-clock time that passes as tokio's does; each test has a thread of its own.
 pub(super) fn clock() -> SystemTime {
     let start = START.get().unwrap_or_else(Instant::now);
     START.set(Some(start));
-    epoch() + start.elapsed()
+    epoch() + start.elapsed() + AHEAD.get()
+}
+
+/// Makes the clock jump, so that it is this far ahead.
+pub(super) fn jump(ahead: Duration) {
+    AHEAD.set(ahead);
 }
 
 #[derive(Debug)]
