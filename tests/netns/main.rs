@@ -25,6 +25,7 @@ mod mode_change;
 mod observed;
 mod one_host;
 mod original_destination;
+mod overload;
 mod payload;
 mod permissive;
 mod policy;

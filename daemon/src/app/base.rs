@@ -255,6 +255,10 @@ pub(super) fn proxy_settings(config: &ProxyConfig) -> ProxySettings {
         node_limit: count(config.max_connections),
         workload_limit: count(config.max_connections_per_workload),
         handshake_limit: count(config.max_handshakes),
+        handshake_rate: config.max_handshake_rate,
+        handshake_rate_each: config.max_handshake_rate_per_workload,
+        newcomer_limit: count(config.max_unproved),
+        newcomer_limit_each: count(config.max_unproved_per_client),
         buffer_bytes: usize::try_from(config.buffer_bytes).unwrap_or(usize::MAX),
     }
 }

@@ -41,6 +41,10 @@ pub(super) fn keys_that_need_a_restart(old: &Config, new: &Config) -> Vec<&'stat
             max_connections => "max_connections",
             max_connections_per_workload => "max_connections_per_workload",
             max_handshakes => "max_handshakes",
+            max_handshake_rate => "max_handshake_rate",
+            max_handshake_rate_per_workload => "max_handshake_rate_per_workload",
+            max_unproved => "max_unproved",
+            max_unproved_per_client => "max_unproved_per_client",
             buffer_bytes => "buffer",
         }
         workload_api {

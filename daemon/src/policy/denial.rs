@@ -47,6 +47,8 @@ pub enum DenyReason {
     WorkloadLimit,
     /// The node has as many connections as it may.
     NodeLimit,
+    /// Too many clients that have not proved who they are, of this address or in all.
+    UnprovedLimit,
     /// The socket is in a network namespace that this daemon does not serve.
     ForeignNetns,
     /// A kernel map had no room for the record.
@@ -71,7 +73,7 @@ pub enum DenyReason {
 
 impl DenyReason {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::UnknownFlow,
         Self::ProxyDialled,
         Self::NoListener,
@@ -94,6 +96,7 @@ impl DenyReason {
         Self::HandshakeTimeout,
         Self::WorkloadLimit,
         Self::NodeLimit,
+        Self::UnprovedLimit,
         Self::ForeignNetns,
         Self::MapFull,
         Self::DaemonAbsent,
@@ -131,6 +134,7 @@ impl DenyReason {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::WorkloadLimit => "workload_limit",
             Self::NodeLimit => "node_limit",
+            Self::UnprovedLimit => "unproved_limit",
             Self::ForeignNetns => "foreign_netns",
             Self::MapFull => "map_full",
             Self::DaemonAbsent => "daemon_absent",

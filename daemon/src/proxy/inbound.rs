@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::dial::{check_accepted, dial_listener};
 use super::hello::{self, Hello};
+use super::limits::Remote;
 use super::live::{Road, Standing};
 use super::local::{Local, identify};
 use super::relay::{self, End, Inbox, ResetOnDrop, Terms};
@@ -69,9 +70,8 @@ async fn road(
     let arrival = dialled(&client, proxy, record)?;
     let _place = proxy.limits.on_node()?;
     let mut local = own(proxy, &arrival, record).await?;
-    let (reception, heard) = Box::pin(receive(proxy, &client, &arrival, &local)).await?;
-    let Admitted { permit, end, peer } =
-        Box::pin(admit(proxy, client, &arrival, (reception, heard), &mut local, record)).await?;
+    let (Admitted { permit, end, peer }, reception) =
+        Box::pin(prove(proxy, client, &arrival, &mut local, record)).await?;
     record.permit(&permit);
     let app = Box::pin(last_mile(proxy, &arrival)).await?;
     let standing = Standing {
@@ -123,6 +123,28 @@ async fn own(
         // Closed: whoever of them accepts, the identity shown could be another's.
         (true, Mode::Strict) => Err(Outcome::Denied(DenyReason::ListenerAmbiguous)),
         (true, Mode::Permissive | Mode::Observe) => Local::nobody(proxy, claim),
+    }
+}
+
+/// What the client speaks, and the decision on it; until then it is a newcomer, and may have to make
+/// room for others.
+async fn prove(
+    proxy: &Proxy,
+    client: ResetOnDrop,
+    arrival: &Arrival,
+    local: &mut Local,
+    record: &mut RecordBuilder,
+) -> Result<(Admitted, Reception), Outcome> {
+    let mut newcomer = proxy.limits.newcomer(local.owner(), arrival.client.get().ip().into())?;
+    let proved = async {
+        let (reception, heard) = receive(proxy, &client, arrival, local).await?;
+        let admitted = admit(proxy, client, arrival, (reception, heard), local, record).await?;
+        Ok((admitted, reception))
+    };
+    tokio::select! {
+        biased;
+        () = newcomer.shown_out() => Err(Outcome::Denied(DenyReason::UnprovedLimit)),
+        proved = proved => proved,
     }
 }
 
@@ -202,8 +224,9 @@ async fn shake_hands(
     let trust = Trust { bundles: local.bundles(proxy), clock: clock::now, judge };
     let start = Instant::now();
     let accepting = credential.accept(&socket, heard, trust);
-    match proxy.limits.shake(Direction::Inbound, proxy.settings.handshake_timeout, accepting).await
-    {
+    let turn = (local.owner(), Remote::from(client.get().ip()));
+    let wait = (&*socket, proxy.settings.handshake_timeout);
+    match proxy.limits.shake(Direction::Inbound, turn, wait, accepting).await {
         Some(Ok(established)) => {
             proxy.metrics.handshake(Direction::Inbound.as_str(), start.elapsed());
             record.peer_id(established.peer.id());

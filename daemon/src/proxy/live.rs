@@ -418,6 +418,7 @@ pub async fn keep_watch(proxy: Arc<Proxy>, mut stop: Stop) {
             Ok(()) = policy.changed() => proxy.check_live().await,
             Ok(()) = bundles.changed() => proxy.check_live().await,
             Ok(()) = modes.changed() => proxy.check_live().await,
+            () = proxy.limits.pass_time() => {}
             _ = tick.tick() => {
                 proxy.live.check_time();
                 proxy.tls.sweep();

@@ -1,21 +1,17 @@
-//! The local workload of a connection: who it is, and how much it may carry at a time.
+//! The local workload of a connection: who it is, and with what it proves it.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
+use super::limits::{Owner, Place};
 use super::live::LocalIdentity;
-use super::state::{Proxy, ProxySettings};
+use super::state::Proxy;
 use super::tls::Credential;
-use crate::audit::{Direction, Outcome, RecordBuilder};
+use crate::audit::{Outcome, RecordBuilder};
 use crate::identity::{IdentityError, Naming, WorkloadIdentity};
 use crate::policy::DenyReason;
 use crate::spiffe::{BundleSet, SpiffeId};
 use crate::sys::clock;
-use crate::workload::{CgroupId, Mode, ProcessClaim};
+use crate::workload::{Mode, ProcessClaim};
 
 /// The local workload of one connection.
 #[derive(Debug)]
@@ -27,6 +23,7 @@ pub(super) struct Local {
     authorities: Arc<[String]>,
     /// Its serial number.
     serial: Option<Arc<str>>,
+    owner: Owner,
     _place: Place,
 }
 
@@ -81,9 +78,11 @@ impl Local {
         identity: Option<WorkloadIdentity>,
         claim: &ProcessClaim,
     ) -> Result<Self, Outcome> {
-        let place = proxy.limits.of_workload(identity.as_ref(), claim)?;
+        let owner = Owner::of(identity.as_ref(), claim);
+        let place = proxy.limits.of_workload(&owner)?;
         let naming = identity.as_ref().map(WorkloadIdentity::naming);
-        Ok(Self { identity, naming, authorities: Arc::default(), serial: None, _place: place })
+        let (authorities, serial) = (Arc::default(), None);
+        Ok(Self { identity, naming, authorities, serial, owner, _place: place })
     }
 
     /// Its SPIFFE ID, if it has one.
@@ -94,6 +93,11 @@ impl Local {
     /// Whether the entries in force now say of it what they said when it was identified.
     pub(super) fn is_still_named(&self, proxy: &Proxy) -> bool {
         self.naming.as_ref().is_none_or(|naming| proxy.identities.still_say(naming))
+    }
+
+    /// With whose connections its own are counted.
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// What it shows to a peer: its SVID as it is now.
@@ -137,90 +141,5 @@ impl Local {
             authorities: Arc::clone(&self.authorities),
             serial: self.serial.as_ref().map(Arc::clone),
         })
-    }
-}
-
-/// Whose connections are counted together.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Owner {
-    /// Those of one identity.
-    Identity(SpiffeId),
-    /// Those of one user in one cgroup that have none.
-    Process(u32, CgroupId),
-}
-
-/// How many connections there may be at a time.
-#[derive(Debug)]
-pub(super) struct Limits {
-    node: Arc<Semaphore>,
-    /// Each direction has its own: strangers who dial in do not hold up those who dial out.
-    handshakes_in: Semaphore,
-    handshakes_out: Semaphore,
-    each: usize,
-    workloads: Mutex<HashMap<Owner, Arc<Semaphore>>>,
-}
-
-/// A place within a limit, for as long as the connection lives.
-pub(super) type Place = OwnedSemaphorePermit;
-
-impl Limits {
-    pub(super) fn new(settings: &ProxySettings) -> Self {
-        let semaphore = |limit: usize| Semaphore::new(limit.min(Semaphore::MAX_PERMITS));
-        Self {
-            node: Arc::new(semaphore(settings.node_limit)),
-            handshakes_in: semaphore(settings.handshake_limit),
-            handshakes_out: semaphore(settings.handshake_limit),
-            each: settings.workload_limit.min(Semaphore::MAX_PERMITS),
-            workloads: Mutex::default(),
-        }
-    }
-
-    /// Runs a handshake when it is its turn; none if both do not fit into `timeout`.
-    ///
-    /// # Cancel safety
-    /// As cancel safe as the handshake.
-    pub(super) async fn shake<T>(
-        &self,
-        direction: Direction,
-        timeout: Duration,
-        handshake: impl Future<Output = T>,
-    ) -> Option<T> {
-        let turns = match direction {
-            Direction::Inbound => &self.handshakes_in,
-            Direction::Outbound => &self.handshakes_out,
-        };
-        let in_turn = async {
-            // An error would mean that the semaphore is closed, which nobody does.
-            let _turn = turns.acquire().await;
-            handshake.await
-        };
-        tokio::time::timeout(timeout, in_turn).await.ok()
-    }
-
-    /// A place among the connections of the node.
-    pub(super) fn on_node(&self) -> Result<Place, Outcome> {
-        let place = Arc::clone(&self.node).try_acquire_owned();
-        place.map_err(|_full| Outcome::Denied(DenyReason::NodeLimit))
-    }
-
-    /// A place among the connections of a workload.
-    pub(super) fn of_workload(
-        &self,
-        identity: Option<&WorkloadIdentity>,
-        claim: &ProcessClaim,
-    ) -> Result<Place, Outcome> {
-        let owner = identity.map_or(Owner::Process(claim.uid, claim.cgroup), |identity| {
-            Owner::Identity(identity.entry.spiffe_id.clone())
-        });
-        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = workloads.entry(owner).or_insert_with(|| Arc::new(Semaphore::new(self.each)));
-        let place = Arc::clone(places).try_acquire_owned();
-        place.map_err(|_full| Outcome::Denied(DenyReason::WorkloadLimit))
-    }
-
-    /// Forgets the workloads without connections.
-    pub(super) fn sweep(&self) {
-        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
-        workloads.retain(|_, places| places.available_permits() < self.each);
     }
 }

@@ -8,6 +8,7 @@ mod dial;
 mod flow_source;
 mod hello;
 mod inbound;
+mod limits;
 mod listener;
 mod live;
 mod local;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::dial::{dial_peer, while_there};
+use super::limits::Remote;
 use super::live::{Road, Standing};
 use super::local::{Local, identify};
 use super::relay::{self, End, ResetOnDrop, Terms};
@@ -125,7 +126,8 @@ async fn reach(
         }
         OutboundPlan::Mtls(expectation) => {
             let socket = dial_peer(flow, &proxy.settings).await?;
-            shake_hands(proxy, expectation, socket, local, record).await
+            let remote = Remote::from(flow.original_dst.get().ip());
+            shake_hands(proxy, expectation, (socket, remote), local, record).await
         }
     }
 }
@@ -134,7 +136,7 @@ async fn reach(
 async fn shake_hands(
     proxy: &Proxy,
     expectation: Expectation,
-    mut socket: ResetOnDrop,
+    (mut socket, remote): (ResetOnDrop, Remote),
     local: &mut Local,
     record: &mut RecordBuilder,
 ) -> Result<Reached, Outcome> {
@@ -145,11 +147,9 @@ async fn shake_hands(
     let trust = Trust { bundles: local.bundles(proxy), clock: clock::now, judge };
     let start = Instant::now();
     let connecting = credential.connect(&socket, proxy.inbox(), offer, trust);
-    match proxy
-        .limits
-        .shake(Direction::Outbound, proxy.settings.handshake_timeout, connecting)
-        .await
-    {
+    let turn = (local.owner(), remote);
+    let wait = (&*socket, proxy.settings.handshake_timeout);
+    match proxy.limits.shake(Direction::Outbound, turn, wait, connecting).await {
         Some(Ok(established)) => {
             proxy.metrics.handshake(Direction::Outbound.as_str(), start.elapsed());
             record.peer_id(established.peer.id());

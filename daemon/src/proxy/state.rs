@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::FlowSource;
+use super::limits::Limits;
 use super::live::{Life, Live, Modes, ScopeOf, Standing};
-use super::local::{Limits, Local};
+use super::local::Local;
 use super::relay::Inbox;
 use super::tls::Tls;
 use crate::audit::{Audit, CutReason, Outcome};
@@ -40,6 +41,14 @@ pub struct ProxySettings {
     pub workload_limit: usize,
     /// Handshakes at a time; further ones wait for their turn.
     pub handshake_limit: usize,
+    /// Handshakes that begin in a second; further ones wait.
+    pub handshake_rate: u32,
+    /// The same, of one workload.
+    pub handshake_rate_each: u32,
+    /// Clients at a time that have not proved who they are.
+    pub newcomer_limit: usize,
+    /// The same, of one client address at one workload.
+    pub newcomer_limit_each: usize,
     /// What one direction of one connection may buffer, bytes.
     pub buffer_bytes: usize,
 }
@@ -57,6 +66,10 @@ impl Default for ProxySettings {
             node_limit: 50_000,
             workload_limit: 10_000,
             handshake_limit: 1_000,
+            handshake_rate: 5_000,
+            handshake_rate_each: 2_500,
+            newcomer_limit: 10_000,
+            newcomer_limit_each: 1_000,
             buffer_bytes: 64 << 10,
         }
     }

@@ -165,13 +165,22 @@ fn proxy(s: ProxySection, r: &mut Reader<'_>) -> ProxyConfig {
         let same = Place { key: "proxy.inbound_port".to_owned(), ..Place::default() };
         r.problem(&same, "is the same as proxy.outbound_port", "choose another port");
     }
-    let whole = "proxy.max_connections";
-    let each = "proxy.max_connections_per_workload";
-    let most = count(whole, s.max_connections, d.max_connections, MAX_CONNECTIONS, r);
-    let own = d.max_connections_per_workload.min(most);
-    let own = count(each, s.max_connections_per_workload, own, most, r);
-    let handshakes = ("proxy.max_handshakes", d.max_handshakes);
-    let max_handshakes = count(handshakes.0, s.max_handshakes, handshakes.1, 100_000, r);
+    let mut number = |name: &str, field, usual: u32, most: u32| {
+        count(&format!("proxy.{name}"), field, usual.min(most), most, r)
+    };
+    let most = number("max_connections", s.max_connections, d.max_connections, MAX_CONNECTIONS);
+    let each = (s.max_connections_per_workload, d.max_connections_per_workload);
+    let own = number("max_connections_per_workload", each.0, each.1, most);
+    let max_handshakes = number("max_handshakes", s.max_handshakes, d.max_handshakes, 100_000);
+    let rate = (s.max_handshake_rate, d.max_handshake_rate);
+    let rate = number("max_handshake_rate", rate.0, rate.1, 1_000_000);
+    let each = (s.max_handshake_rate_per_workload, d.max_handshake_rate_per_workload);
+    let rate_each = number("max_handshake_rate_per_workload", each.0, each.1, rate);
+    // Half of the places stay free for those who have proved who they are.
+    let half = d.max_unproved.min(most.div_ceil(2));
+    let unproved = number("max_unproved", s.max_unproved, half, most);
+    let each = (s.max_unproved_per_client, d.max_unproved_per_client);
+    let unproved_each = number("max_unproved_per_client", each.0, each.1, unproved);
     let buffer_bytes = size("proxy.buffer", s.buffer, d.buffer_bytes, (4 << 10, 4 << 20), r);
     let mut time = |name: &str, field, default, range| {
         interval(&format!("proxy.{name}"), field, default, range, r)
@@ -195,6 +204,10 @@ fn proxy(s: ProxySection, r: &mut Reader<'_>) -> ProxyConfig {
         max_connections: most,
         max_connections_per_workload: own,
         max_handshakes,
+        max_handshake_rate: rate,
+        max_handshake_rate_per_workload: rate_each,
+        max_unproved: unproved,
+        max_unproved_per_client: unproved_each,
         buffer_bytes,
     }
 }

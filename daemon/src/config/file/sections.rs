@@ -98,6 +98,15 @@ pub(in crate::config) struct ProxySection {
     pub(in crate::config) max_connections_per_workload: Key<u32>,
     /// TLS handshakes at one time; more wait. Default: 256; 1 to 100000.
     pub(in crate::config) max_handshakes: Key<u32>,
+    /// TLS handshakes that begin in a second; more wait. Default: 5000; 1 to 1000000.
+    pub(in crate::config) max_handshake_rate: Key<u32>,
+    /// The same, of one workload. Default: 2500; 1 to `max_handshake_rate`.
+    pub(in crate::config) max_handshake_rate_per_workload: Key<u32>,
+    /// Clients at one time that have not proved who they are. Default: 10000, or half of
+    /// `max_connections` if that is less; 1 to `max_connections`.
+    pub(in crate::config) max_unproved: Key<u32>,
+    /// The same, of one client address at one workload. Default: 1000; 1 to `max_unproved`.
+    pub(in crate::config) max_unproved_per_client: Key<u32>,
     /// Size; what one direction of one connection may buffer. Default: `64KiB`; `4KiB` to `4MiB`.
     pub(in crate::config) buffer: Key<Size>,
 }

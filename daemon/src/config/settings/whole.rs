@@ -141,6 +141,14 @@ pub struct ProxyConfig {
     pub max_connections_per_workload: u32,
     /// TLS handshakes at one time.
     pub max_handshakes: u32,
+    /// TLS handshakes that begin in a second.
+    pub max_handshake_rate: u32,
+    /// The same, of one workload.
+    pub max_handshake_rate_per_workload: u32,
+    /// Clients at one time that have not proved who they are.
+    pub max_unproved: u32,
+    /// The same, of one client address at one workload.
+    pub max_unproved_per_client: u32,
     /// What one direction of one connection may buffer, bytes.
     pub buffer_bytes: u64,
 }
@@ -330,6 +338,10 @@ impl Default for ProxyConfig {
             max_connections: 20_000,
             max_connections_per_workload: 10_000,
             max_handshakes: 256,
+            max_handshake_rate: 5000,
+            max_handshake_rate_per_workload: 2500,
+            max_unproved: 10_000,
+            max_unproved_per_client: 1000,
             buffer_bytes: 64 << 10,
         }
     }
