@@ -9,6 +9,7 @@ mod chart;
 mod cpu;
 mod envoy;
 mod ground;
+mod identities;
 mod memory;
 mod peer;
 mod report;
@@ -43,6 +44,8 @@ enum Part {
     Uninvolved,
     /// The cost of a connection beside many entries and many connections.
     Scaling,
+    /// What programs that know SPIFFE wait for, and how soon a changed entry is in force.
+    Identities,
 }
 
 /// Measures. With any choice of parts or peers the results are shown and not written.

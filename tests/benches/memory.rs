@@ -80,7 +80,7 @@ pub(crate) fn hold(ground: &Ground, peer: Peer, connections: u32) -> Result<Serv
 }
 
 /// Looks until two looks in a row say the same within a hundredth.
-fn settled(look: impl Fn() -> Result<Hops>) -> Result<Hops> {
+pub(crate) fn settled(look: impl Fn() -> Result<Hops>) -> Result<Hops> {
     let mut before = look()?;
     for _ in 0..20 {
         sleep(CALM);

@@ -9,6 +9,7 @@ use harness::text;
 
 use crate::chart;
 use crate::cpu::Pinning;
+use crate::identities::{ENTRIES, Identities, STREAMS};
 use crate::peer::Peer;
 use crate::run::Findings;
 use crate::samples::Cell;
@@ -33,6 +34,7 @@ pub(crate) fn publish(arguments: &Arguments, findings: &Findings) -> Result<()> 
     report.push_str(&memory(findings));
     report.push_str(&uninvolved(findings));
     report.push_str(&scaling(findings));
+    report.push_str(&identities(findings));
     report.push_str(&wires(findings)?);
     println!("{report}");
     if !arguments.is_whole() {
@@ -189,6 +191,32 @@ fn scaling(findings: &Findings) -> String {
         lines.push(format!("| {entries} | {with_entries:.0} | | {open} | {with_open:.0} |"));
     }
     lines.join("\n") + "\n\n"
+}
+
+fn identities(findings: &Findings) -> String {
+    let Some(found) = &findings.identities else {
+        return String::new();
+    };
+    let Identities { push: [first, median, last], memory: [few, many], .. } = found;
+    let ([svid50, svid99], [health50, health99]) = (found.svid, found.health);
+    let ([cut, slowest_cut], slowest) = (found.cut, found.slowest_push);
+    let (ratio, stream, entry) = (found.ratio, found.stream_kib, found.entry_kib());
+    format!(
+        "## Programs that know SPIFFE, and entries that change\n\nCalls one after the other on one \
+         connection of a process with one identity. Changes by `tacit entries add | remove`, from \
+         the start of the command, until {STREAMS} streams of as many connections have the message. \
+         Memory is resident, with the SVIDs that are made ahead (1000 at most).\n\n\
+         | | | |\n|---|---|---|\n\
+         | `FetchX509SVID` to its first message | p50 {svid50:.0} µs | p99 {svid99:.0} µs |\n\
+         | a bare health check on the same socket | p50 {health50:.0} µs | p99 {health99:.0} µs |\n\
+         | ratio of the medians | {ratio:.2} | |\n\
+         | a change reaches {STREAMS} streams | first {first:.1} ms, median {median:.1} ms | last \
+         {last:.1} ms, {slowest:.1} ms at most |\n\
+         | an entry is removed, and its connection cut | median {cut:.1} ms | {slowest_cut:.1} ms at most |\n\
+         | a stream | {stream:.1} KiB | |\n\
+         | a daemon with 10 entries, with {ENTRIES} | {few:.1} MiB | {many:.1} MiB ({entry:.1} KiB an \
+         entry) |\n\n",
+    )
 }
 
 fn wires(findings: &Findings) -> Result<String> {

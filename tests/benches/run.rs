@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cpu::{Pinned, Pinning, open_many_files};
 use crate::ground::Ground;
+use crate::identities::{self, Identities};
 use crate::memory::{self, Memory};
 use crate::peer::Peer;
 use crate::samples::{Cell, Samples};
@@ -22,6 +23,7 @@ pub(crate) struct Findings {
     pub(crate) wires: Vec<(Peer, Wire)>,
     pub(crate) uninvolved: Option<Uninvolved>,
     pub(crate) scaling: Option<Scaling>,
+    pub(crate) identities: Option<Identities>,
 }
 
 /// Measures what is wanted, shows it, and writes the report if it was all.
@@ -68,6 +70,11 @@ fn unpinned(arguments: &Arguments, findings: &mut Findings) -> Result<()> {
     if arguments.wants(Part::Scaling) {
         say("a connection beside many entries and many connections");
         findings.scaling = Some(scaling::measure(&ground, count, time)?);
+    }
+    if arguments.wants(Part::Identities) {
+        drop(ground);
+        say("calls of the Workload API, and entries that change");
+        findings.identities = Some(identities::measure(count)?);
     }
     Ok(())
 }

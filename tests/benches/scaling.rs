@@ -47,7 +47,7 @@ pub(crate) fn measure(ground: &Ground, rounds: usize, milliseconds: u32) -> Resu
 }
 
 /// The rules with this many entries in all; none of the others matches anybody here.
-fn crowded(count: u32) -> Rules {
+pub(crate) fn crowded(count: u32) -> Rules {
     (3..count).fold(rules(), |rules, number| {
         let name = format!("filler-{number}");
         rules.entry(&name, &[&format!("unix:uid:{}", 100_000 + number)])

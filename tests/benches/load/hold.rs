@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::api::now_ns;
 use crate::{MESSAGE_BYTES, kind};
 
 /// Longer than any measurement takes; whoever forgets to kill it is not bothered for ever.
@@ -21,6 +22,17 @@ pub(crate) fn run(to: SocketAddr, connections: usize) -> Result<()> {
     }
     println!("held={}", held.len());
     thread::sleep(LONGEST);
+    Ok(())
+}
+
+/// Prints `open` once a connection has carried data, and `cut=` with the moment at which it ended.
+pub(crate) fn until_cut(to: SocketAddr) -> Result<()> {
+    let mut socket = used(to)?;
+    socket.set_read_timeout(Some(LONGEST))?;
+    println!("open");
+    // However it ends: a reset is what a cut looks like.
+    let _ended = socket.read(&mut [0]).is_ok();
+    println!("cut={}", now_ns()?);
     Ok(())
 }
 

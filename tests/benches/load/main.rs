@@ -5,6 +5,7 @@
 //! measurement that would flatter a relay by slowing plain TCP down. Start at `serve.rs`.
 #![expect(clippy::print_stdout, reason = "what it measured is its result")]
 
+mod api;
 mod bulk;
 mod dial;
 mod hold;
@@ -12,6 +13,7 @@ mod serve;
 mod trips;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -82,6 +84,29 @@ enum Verb {
         #[arg(long)]
         connections: usize,
     },
+    /// Open a connection, use it once, and say when it ends.
+    UntilCut {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Call a method of a Workload API again and again.
+    Call {
+        /// The socket.
+        socket: PathBuf,
+        /// What is called.
+        method: api::Method,
+        /// How often.
+        #[arg(long)]
+        count: usize,
+    },
+    /// Follow an SVID by many streams of a Workload API, and say when changes come.
+    Watch {
+        /// The socket.
+        socket: PathBuf,
+        /// How many.
+        #[arg(long)]
+        streams: usize,
+    },
     /// Send a text and expect it back.
     Say {
         /// Where to.
@@ -133,6 +158,9 @@ fn run(verb: Verb) -> Result<()> {
         Verb::New { to, at_once, milliseconds } => dial::new(to, at_once, time(milliseconds)),
         Verb::Dial { to, count } => dial::time(to, count),
         Verb::Hold { to, connections } => hold::run(to, connections),
+        Verb::UntilCut { to } => hold::until_cut(to),
+        Verb::Call { socket, method, count } => api::call(&socket, method, count),
+        Verb::Watch { socket, streams } => api::watch(&socket, streams),
         Verb::Say { to, text } => trips::say(to, &text),
     }
 }
