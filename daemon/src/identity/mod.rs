@@ -5,6 +5,7 @@ mod ca;
 mod explain;
 mod issuer;
 mod jwt;
+mod naming;
 mod renewal;
 mod resolve;
 mod rotation;
@@ -23,7 +24,8 @@ pub use issuer::{
     AuthorityStage, AuthorityStatus, IssueError, IssueRequest, Issuer, Issuing, IssuingJwt,
     JwtRequest,
 };
-pub use resolve::{Identities, IdentityError, IdentitySettings, Naming, WorkloadIdentity};
+pub use naming::{IdentityError, Naming};
+pub use resolve::{Identities, IdentitySettings, WorkloadIdentity};
 pub use rotation::{renew_at, retry_after};
 pub use slot::SvidStatus;
 pub use subscription::{Entitlement, EntryWatch, HeldSvid, Subscription};

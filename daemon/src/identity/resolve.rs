@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
 use super::issuer::{AuthorityStatus, IssueError, Issuer};
 use super::jwt::JwtCache;
+use super::naming::{IdentityError, Naming};
 use super::slot::{Profile, Slot, SlotKey, Source, SvidStatus};
-use crate::attest::{AttestError, Attestation, Attestor};
-use crate::policy::{DenyItem, DenyList, DenyReason};
+use crate::attest::{Attestation, Attestor};
+use crate::policy::{DenyItem, DenyList};
 use crate::registry::{RegistrationEntry, Registry, SeenTies, Ties};
 use crate::spiffe::{BundleSet, SpiffeId, TrustDomain, X509Svid};
 use crate::sys::clock;
@@ -64,60 +64,6 @@ pub struct WorkloadIdentity {
     pub federates_with: watch::Receiver<Arc<BTreeSet<TrustDomain>>>,
 }
 
-/// What the entries said of a process.
-#[derive(Debug, Clone)]
-pub struct Naming {
-    attestation: Arc<Attestation>,
-    /// The entry that names it, if one does.
-    entry: Option<Arc<RegistrationEntry>>,
-}
-
-/// Why a process has no identity.
-#[derive(Debug, Error)]
-pub enum IdentityError {
-    /// It could not be attested.
-    #[error(transparent)]
-    Attest(#[from] AttestError),
-    /// It was attested, and no entry matches.
-    #[error("no registration entry matches the process")]
-    NoEntry {
-        /// What is known about it.
-        attestation: Arc<Attestation>,
-    },
-    /// An entry that matches better than any other asks for what could not be found out in time.
-    #[error(
-        "entry `{}` asks for what could not be found out about the process now ({}): it may be of it or not",
-        rival.id,
-        doubtful(rival, attestation)
-    )]
-    Doubtful {
-        /// What is known about it.
-        attestation: Arc<Attestation>,
-        /// The entry.
-        rival: Arc<RegistrationEntry>,
-    },
-    /// An entry matches, and the identity that it gives is denied.
-    #[error("entry `{}` gives an identity that is denied: {item}", entry.id)]
-    Denied {
-        /// What is known about it.
-        attestation: Arc<Attestation>,
-        /// The entry.
-        entry: Arc<RegistrationEntry>,
-        /// Why.
-        item: DenyItem,
-    },
-    /// An entry matches, but there is no valid SVID.
-    #[error("entry `{}` has no valid SVID: {error}", entry.id)]
-    NoSvid {
-        /// What is known about it.
-        attestation: Arc<Attestation>,
-        /// The entry.
-        entry: Arc<RegistrationEntry>,
-        /// Why.
-        error: IssueError,
-    },
-}
-
 /// Everything about identities on this node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Identities {
@@ -141,46 +87,6 @@ impl WorkloadIdentity {
     pub fn naming(&self) -> Naming {
         Naming { attestation: Arc::clone(&self.attestation), entry: Some(Arc::clone(&self.entry)) }
     }
-}
-
-impl IdentityError {
-    /// The reason as records and metrics carry it.
-    pub fn reason(&self) -> DenyReason {
-        match self {
-            Self::Attest(AttestError::PidReused(_)) => DenyReason::PidReused,
-            Self::Attest(AttestError::ProcessChanged { .. }) => DenyReason::ProcessChanged,
-            Self::Attest(_) | Self::Doubtful { .. } => DenyReason::AttestFailed,
-            Self::NoEntry { .. } => DenyReason::NoIdentity,
-            Self::Denied { .. } => DenyReason::DenyListed,
-            Self::NoSvid { .. } => DenyReason::NoSvid,
-        }
-    }
-
-    /// What the entries said of the process, where it was attested.
-    pub fn naming(&self) -> Option<Naming> {
-        let entry = match self {
-            Self::NoSvid { entry, .. } | Self::Denied { entry, .. } => Some(Arc::clone(entry)),
-            _ => None,
-        };
-        self.attestation().map(|attestation| Naming { attestation: Arc::clone(attestation), entry })
-    }
-
-    /// What is known about the process, where that much succeeded.
-    pub fn attestation(&self) -> Option<&Arc<Attestation>> {
-        match self {
-            Self::Attest(_) => None,
-            Self::NoEntry { attestation }
-            | Self::Doubtful { attestation, .. }
-            | Self::Denied { attestation, .. }
-            | Self::NoSvid { attestation, .. } => Some(attestation),
-        }
-    }
-}
-
-/// The selectors of an entry that are in doubt.
-fn doubtful(rival: &RegistrationEntry, attestation: &Attestation) -> String {
-    let in_doubt = rival.selectors.iter().filter(|one| attestation.doubts.cover(one));
-    in_doubt.map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Identities {

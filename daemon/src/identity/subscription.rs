@@ -10,7 +10,8 @@ use futures_util::future::select_all;
 use tokio::sync::watch;
 
 use super::issuer::IssueError;
-use super::resolve::{Identities, IdentityError, WorkloadIdentity};
+use super::naming::IdentityError;
+use super::resolve::{Identities, WorkloadIdentity};
 use crate::attest::Attestation;
 use crate::policy::DenyList;
 use crate::registry::{RegistrationEntry, Registry};
