@@ -59,6 +59,8 @@ pub struct Metrics {
     svids: Gauge,
     svid_expiry: Gauge<f64, AtomicU64>,
     renewals: Family<ResultLabel, Counter>,
+    bundle_fetches: Family<ResultLabel, Counter>,
+    bundles_failing: Gauge,
     audit_records: Counter,
     audit_lost: Counter,
     audit_summed_up: Counter,
@@ -83,6 +85,8 @@ impl Metrics {
             svids: Gauge::default(),
             svid_expiry: Gauge::default(),
             renewals: Family::default(),
+            bundle_fetches: Family::default(),
+            bundles_failing: Gauge::default(),
             audit_records: Counter::default(),
             audit_lost: Counter::default(),
             audit_summed_up: Counter::default(),
@@ -127,6 +131,10 @@ impl Metrics {
         let help = "Unix time at which the first of the SVIDs held expires; 0 for none";
         r.register_with_unit("svid_earliest_expiry_timestamp", help, Unit::Seconds, expiry);
         r.register("svid_renewals", "SVIDs asked of the issuer", self.renewals.clone());
+        let help = "Looks at bundle endpoints of other trust domains";
+        r.register("bundle_fetches", help, self.bundle_fetches.clone());
+        let help = "Trust domains whose bundle endpoint failed at the last look";
+        r.register("bundle_endpoints_failing", help, self.bundles_failing.clone());
     }
 
     fn register_the_rest(&mut self) {
@@ -195,6 +203,16 @@ impl Metrics {
             let counter = self.renewals.get_or_create_owned(&result(succeeded));
             counter.inner().store(total, Ordering::Relaxed);
         }
+    }
+
+    /// An endpoint of another trust domain was looked at.
+    pub fn bundle_fetched(&self, succeeded: bool) {
+        self.bundle_fetches.get_or_create(&result(succeeded)).inc();
+    }
+
+    /// How many trust domains' endpoints failed at the last look.
+    pub fn bundles_failing(&self, count: usize) {
+        self.bundles_failing.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Lines were written to the audit log.

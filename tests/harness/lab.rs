@@ -59,6 +59,22 @@ impl Lab {
     /// # Errors
     /// When the lab cannot be made or the test fails.
     pub fn apart(a: &Rules, b: &Rules, test: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        Self::apart_prepared(a, b, |lab| {
+            lab.a.start()?;
+            lab.b.start()?;
+            test(lab)
+        })
+    }
+
+    /// As [`Lab::apart`], but the test starts the daemons when it wants them.
+    ///
+    /// # Errors
+    /// When the lab cannot be made or the test fails.
+    pub fn apart_prepared(
+        a: &Rules,
+        b: &Rules,
+        test: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
         let lab = Self::without_daemons()?;
         for (node, rules) in [(&lab.a, a), (&lab.b, b)] {
             let root = lab.dir.join(format!("root-{}", rules.domain()));
@@ -67,11 +83,7 @@ impl Lab {
             }
             node.provision(&root, rules)?;
         }
-        lab.tried(|lab| {
-            lab.a.start()?;
-            lab.b.start()?;
-            test(lab)
-        })
+        lab.tried(test)
     }
 
     /// As [`Lab::check`], with node a alone, which makes a root of its own.

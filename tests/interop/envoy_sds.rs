@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{Group, Lab, Nginx, Node, Rules, client_id, server_id, uid};
 use serde_json::{Value, json};
 
@@ -189,4 +189,73 @@ fn envoy_calls_a_captured_server_with_secrets_of_the_daemon_by_delta() -> Result
         ensure!(record.field("peer.spiffe_id") == client_id(), "{}", record.json());
         Ok(())
     })
+}
+
+/// A captured client of one trust domain, and Envoy in another that has its trust from the daemon of
+/// that one alone: it believes the client from when the client's trust domain is federated, and no
+/// longer than that.
+#[test]
+fn envoy_follows_a_federation_as_it_begins_and_ends() -> Result<()> {
+    const DOWNSTREAM: &str =
+        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+    const PARTNER: &str = "partner.org";
+    let server = format!("spiffe://{PARTNER}/server");
+    let client_rules = Rules::none()
+        .entry("client", &[&format!("unix:uid:{}", uid::CLIENT)])
+        .with("federates_with = [\"partner.org\"]")
+        .rule(&format!("[[outbound]]\naction = \"mtls\"\npeers = [\"{server}\"]\n"));
+    let server_rules = Rules::none()
+        .in_domain(PARTNER)
+        .entry("server", &[&format!("unix:uid:{}", uid::SERVER)])
+        .with("federates_with = [\"example.org\"]");
+    for api in ["GRPC", "DELTA_GRPC"] {
+        Lab::apart(&client_rules, &server_rules, |lab| {
+            let bundle = |node: &Node, domain: &str| {
+                let file = lab.dir().join(format!("{domain}.json"));
+                let text = node.ask(&["bundle", "show", domain, "--format", "spiffe"])?;
+                fs::write(&file, text)?;
+                Ok::<_, anyhow::Error>(file.to_string_lossy().into_owned())
+            };
+            lab.a.ask(&["bundle", "set", PARTNER, &bundle(&lab.b, PARTNER)?])?;
+            let socket = json!({ "name": "tls", "typed_config": {
+                "@type": DOWNSTREAM,
+                "require_client_certificate": true,
+                "common_tls_context": tls("default", "ALL", &client_id(), api)
+            } });
+            let route = json!({
+                "match": { "prefix": "/" },
+                "direct_response": { "status": 200, "body": { "inline_string": MARKER } }
+            });
+            let listener = listener("0.0.0.0", 8443, &route, Some(socket));
+            let envoy = start(&lab.b, uid::SERVER, 8443, &listener, None)?;
+            let url = format!("http://{}:8443/", lab.b.ip);
+            let ask = || lab.client().run("curl", &["-sS", "-m", "20", &url]);
+            let answers = || ask().is_ok_and(|it| it.stdout.contains(MARKER));
+            let refused = |count: usize| {
+                let records = lab.a.audit().closed("outbound");
+                let is_so = |it: &&harness::Record| it.field("outcome") == "peer_failed";
+                records.iter().filter(is_so).count() >= count
+            };
+            ensure!(!answers(), "{api}: Envoy believes whom it was not told of");
+            harness::eventually("a refusal", || refused(1).then_some(()))
+                .with_context(|| format!("{api}: {}\n{}", lab.a.audit().shown(), envoy.said()))?;
+
+            lab.b.ask(&["bundle", "set", "example.org", &bundle(&lab.a, "example.org")?])?;
+            harness::eventually("Envoy's trust", || answers().then_some(()))
+                .with_context(|| format!("{api}: {}", envoy.said()))?;
+            let record =
+                lab.a.audit().expect("outbound", |it| it.field("peer.spiffe_id") == server)?;
+            ensure!(record.field("local.spiffe_id") == client_id(), "{}", record.json());
+
+            lab.b.ask(&["bundle", "delete", "example.org"])?;
+            harness::eventually("the end of Envoy's trust", || (!answers()).then_some(()))
+                .with_context(|| format!("{api}: {}", envoy.said()))?;
+            let before = lab.a.audit().closed("outbound").len();
+            ensure!(!answers() && !answers(), "{api}: Envoy believes again");
+            let more = || (lab.a.audit().closed("outbound").len() >= before + 2).then_some(());
+            harness::eventually("the records", more)?;
+            Ok(())
+        })?;
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ mod expiry;
 mod families;
 mod fast_open;
 mod federation;
+mod fetched;
 mod files;
 mod flood;
 mod full;

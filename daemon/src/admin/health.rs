@@ -24,10 +24,16 @@ pub struct Standing {
     pub condition: String,
     /// Why it is not met; none if it is.
     pub failing: Option<String>,
+    /// What is not as it should be, and no reason not to be ready.
+    #[serde(default)]
+    pub degraded: Option<String>,
 }
 
 /// What is asked for the standing of a condition.
 type Probe = Box<dyn Fn() -> Result<(), String> + Send>;
+
+/// What is asked for what is worth noting.
+type Note = Box<dyn Fn() -> Option<String> + Send>;
 
 struct Named {
     name: &'static str,
@@ -37,6 +43,7 @@ struct Named {
 enum State {
     Told(Result<(), String>),
     Asked(Probe),
+    Noted(Note),
 }
 
 impl Readiness {
@@ -56,6 +63,15 @@ impl Readiness {
         self.lock().push(Named { name, state: State::Asked(Box::new(probe)) });
     }
 
+    /// Something that is asked for each time, and never a reason not to be ready. The note must not
+    /// block.
+    pub fn note<F>(&self, name: &'static str, note: F)
+    where
+        F: Fn() -> Option<String> + Send + 'static,
+    {
+        self.lock().push(Named { name, state: State::Noted(Box::new(note)) });
+    }
+
     /// How all conditions stand, in the order in which they were made.
     pub fn standings(&self) -> Vec<Standing> {
         let standing = |named: &Named| Standing {
@@ -63,6 +79,11 @@ impl Readiness {
             failing: match &named.state {
                 State::Told(standing) => standing.clone().err(),
                 State::Asked(probe) => probe().err(),
+                State::Noted(_) => None,
+            },
+            degraded: match &named.state {
+                State::Noted(note) => note(),
+                State::Told(_) | State::Asked(_) => None,
             },
         };
         self.lock().iter().map(standing).collect()
@@ -117,5 +138,10 @@ mod tests {
         attached.failing("detached");
         let failing: Vec<_> = readiness.standings().into_iter().filter_map(|s| s.failing).collect();
         assert_eq!(failing, ["detached"]);
+        attached.met();
+        readiness.note("bundles", || Some("old".to_owned()));
+        assert!(readiness.is_ready());
+        let notes: Vec<_> = readiness.standings().into_iter().filter_map(|s| s.degraded).collect();
+        assert_eq!(notes, ["old"]);
     }
 }

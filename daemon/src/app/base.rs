@@ -9,7 +9,8 @@ use crate::admin::{AdminSocket, Changes, HealthListener, Readiness, Snapshots};
 use crate::api::{self, ApiLimits, ApiParts, WorkloadSocket};
 use crate::attest::{AttestSettings, Attestor};
 use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Writer};
-use crate::config::{Config, ProxyConfig, ReloadHandle};
+use crate::config::{Config, FederationConfig, ProxyConfig, ReloadHandle};
+use crate::federation::{Bounds, FetchSettings, Fetcher, FetcherParts};
 use crate::files::{self, FilesParts, Standings};
 use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer, LocalCa};
 use crate::metrics::Metrics;
@@ -62,6 +63,7 @@ impl Base {
         let bundles = ForeignBundles::open(
             &node.state_dir,
             node.trust_domain.clone(),
+            &config.relationships,
             Box::new(move |others| known.trust(others)),
         )?;
         let issuer: Arc<dyn Issuer> = Arc::<LocalCa>::clone(&ca);
@@ -173,6 +175,33 @@ impl Base {
         let published = endpoints.document();
         endpoints.serve(tasks);
         published
+    }
+
+    /// Keeps the bundles of other trust domains fresh.
+    pub(super) fn fetch_bundles(&self, tasks: &mut Tasks, config: &Config) -> Fetcher {
+        let FederationConfig { shortest_refresh, longest_refresh, fetch_timeout } =
+            config.federation;
+        let fetcher = Fetcher::new(FetcherParts {
+            bundles: self.bundles.clone(),
+            in_force: self.ca.bundles(),
+            audit: self.audit.clone(),
+            metrics: Arc::clone(&self.metrics),
+            settings: FetchSettings {
+                bounds: Bounds { shortest: shortest_refresh, longest: longest_refresh },
+                timeout: fetch_timeout,
+            },
+        });
+        tasks.spawn("bundles of others", fetcher.clone().run(tasks.stop()));
+        let status = fetcher.clone();
+        self.readiness.note("bundles of others", move || {
+            let failing: Vec<_> = status
+                .status()
+                .into_iter()
+                .filter_map(|(domain, it)| Some(format!("{domain}: {}", it.last_error?)))
+                .collect();
+            (!failing.is_empty()).then(|| failing.join("; "))
+        });
+        fetcher
     }
 
     /// Adds what readiness asks each time.

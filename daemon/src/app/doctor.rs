@@ -45,8 +45,12 @@ pub(super) fn doctor(
     }
     for standing in conditions {
         checks.push(CheckDump {
-            verdict: if standing.failing.is_none() { Verdict::Ok } else { Verdict::Failed },
-            detail: standing.failing.unwrap_or_else(|| "met".to_owned()),
+            verdict: match (&standing.failing, &standing.degraded) {
+                (Some(_), _) => Verdict::Failed,
+                (None, Some(_)) => Verdict::Warning,
+                (None, None) => Verdict::Ok,
+            },
+            detail: standing.failing.or(standing.degraded).unwrap_or_else(|| "met".to_owned()),
             name: standing.condition,
             remedy: None,
         });

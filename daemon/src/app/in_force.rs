@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::policy::{DenyList, Policy};
-use crate::state::{LiveDenials, LiveEntries, StateError};
+use crate::state::{ForeignBundles, LiveDenials, LiveEntries, StateError};
 use crate::workload::FileSet;
 
 use super::base::Base;
@@ -22,6 +22,7 @@ pub(super) struct InForce {
     pub(super) extent: Extent,
     pub(super) table: ScopeTable,
     pub(super) entries: LiveEntries,
+    pub(super) bundles: ForeignBundles,
     pub(super) identities: Identities,
     pub(super) policy: watch::Sender<Arc<Policy>>,
     pub(super) denials: LiveDenials,
@@ -53,7 +54,19 @@ impl InForce {
         let identities = base.identities(config, entries.registry(), denied.subscribe());
         let files = watch::Sender::new(Arc::new(config.files.clone()));
         let settled = watch::Sender::new(true);
-        Ok(Self { extent, table, entries, identities, policy, denials, denied, files, settled })
+        let bundles = base.bundles.clone();
+        Ok(Self {
+            extent,
+            table,
+            entries,
+            bundles,
+            identities,
+            policy,
+            denials,
+            denied,
+            files,
+            settled,
+        })
     }
 
     /// The one call that changes what holds.
@@ -67,6 +80,7 @@ impl InForce {
         self.table.apply(&config.scopes).map_err(|error| error.to_string())?;
         self.denials.declare(&config.denied);
         let denied = Arc::new(self.denials.list());
+        self.bundles.declare(&config.relationships);
         self.entries.declare(Arc::clone(&config.registry));
         self.deny(Arc::clone(&denied));
         self.policy.send_replace(Arc::new(Policy { denied, ..config.policy() }));

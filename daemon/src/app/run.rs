@@ -134,6 +134,7 @@ async fn serve(config: Config, path: PathBuf, footing: Footing) -> Result<(), St
     programs.met();
     base.watch(&started.in_force.identities, &reload);
     let published = base.serve_endpoints(&mut started.tasks);
+    let fetcher = base.fetch_bundles(&mut started.tasks, &config);
     base.serve_workloads(
         &mut started.tasks,
         &config,
@@ -168,6 +169,7 @@ async fn serve(config: Config, path: PathBuf, footing: Footing) -> Result<(), St
         entries: started.in_force.entries.clone(),
         bundles: base.bundles.clone(),
         published,
+        fetcher,
         policy: started.in_force.policy.subscribe(),
         reload,
         readiness: base.readiness.clone(),

@@ -9,17 +9,18 @@ use tokio::sync::watch;
 
 use crate::admin::dump::{
     AuditDump, AuthorityDump, BundleDump, CaDump, ConnectionCounts, CounterDump, DenyDump,
-    DoctorDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
+    DoctorDump, EndpointDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
 };
 use crate::admin::{Answer, ExplainTarget, Readiness, Snapshots};
 use crate::audit::{Audit, Direction, Record, format_time};
 use crate::bpf::{Kernel, KernelCounters};
-use crate::config::ReloadHandle;
+use crate::config::{Relationship, ReloadHandle};
+use crate::federation::{FetchStatus, Fetcher};
 use crate::identity::Identities;
 use crate::policy::Policy;
 use crate::registry::RegistrationEntry;
 use crate::spiffe::{BundleDocument, TrustDomain};
-use crate::state::{ForeignBundles, LiveEntries, LiveEntry};
+use crate::state::{BundleSource, ForeignBundles, LiveEntries, LiveEntry};
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 use crate::workload::NetnsCookie;
@@ -45,6 +46,8 @@ pub(super) struct Daemon {
     pub(super) denials: Denials,
     pub(super) entries: LiveEntries,
     pub(super) bundles: ForeignBundles,
+    /// How looks at endpoints of others fare.
+    pub(super) fetcher: Fetcher,
     /// The own bundle, as others get it.
     pub(super) published: watch::Receiver<Arc<str>>,
     pub(super) policy: watch::Receiver<Arc<Policy>>,
@@ -138,8 +141,15 @@ impl Snapshots for Daemon {
         }
         for (domain, known) in self.bundles.list() {
             let dump = BundleDump::new(known.source.as_str(), &known.document, now);
-            let since = Some(format_time(known.since));
+            let is_kept = known.source != BundleSource::Declared;
+            let since = is_kept.then(|| format_time(known.since));
             bundles.insert(domain, BundleDump { since, ..dump });
+        }
+        let mut looks = self.fetcher.status();
+        for (domain, relationship) in self.bundles.declared().borrow().iter() {
+            let dump = bundles.entry(domain.clone());
+            let dump = dump.or_insert_with(|| BundleDump::missing(domain));
+            dump.endpoint = Some(endpoint_dump(relationship, looks.remove(domain)));
         }
         for (domain, dump) in &mut bundles {
             dump.entries = registry.federated_with(domain);
@@ -210,6 +220,16 @@ impl Daemon {
             |(decision, count): (&str, u64)| CounterDump { decision: decision.to_owned(), count };
         self.counters.read().into_iter().map(dump).collect()
     }
+}
+
+fn endpoint_dump(relationship: &Relationship, status: Option<FetchStatus>) -> EndpointDump {
+    let (url, profile) = (relationship.url.clone(), relationship.profile.as_str().to_owned());
+    let endpoint = EndpointDump { url, profile, ..EndpointDump::default() };
+    let Some(FetchStatus { fetched, next, failures, last_error }) = status else {
+        return endpoint;
+    };
+    let (fetched, next) = (fetched.map(format_time), Some(format_time(next)));
+    EndpointDump { fetched, next, failures, last_error, ..endpoint }
 }
 
 pub(super) fn scope_dump(placed: &Placed) -> ScopeDump {

@@ -1,12 +1,14 @@
 //! `tacit check`: everything that is wrong with a configuration, and what is right but probably
 //! not meant.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{Config, Names, Problem, SystemResolver, load_with};
 use crate::policy::{InboundAction, InboundRule, OutboundAction, OutboundRule};
 use crate::policy::{Networks, PeerPattern};
+use crate::spiffe::TrustDomain;
 use crate::workload::PortSet;
 
 /// What there is to say about a configuration.
@@ -83,7 +85,28 @@ fn unmeant(config: &Config, path: &Path) -> Vec<Problem> {
             warnings.push(warning(&rule.name, what, "remove the rule, or narrow the other"));
         }
     }
+    for (name, domain) in foreign_peers(config) {
+        if config.registry.federated_with(domain) == 0 {
+            let what = format!("names peers of {domain}, and no entry is federated with it");
+            let remedy = "add it to federates_with of the workload's entry; else they are refused";
+            warnings.push(warning(name, what, remedy));
+        }
+    }
     warnings
+}
+
+/// Rules that name peers of other trust domains, with each of these once.
+fn foreign_peers(config: &Config) -> BTreeSet<(&str, &TrustDomain)> {
+    let outbound = config.outbound.iter().filter_map(|rule| match &rule.action {
+        OutboundAction::Mtls { peers, .. } => Some((&*rule.name, &peers[..])),
+        OutboundAction::Plaintext | OutboundAction::Refuse => None,
+    });
+    let allowing = config.inbound.iter().filter(|rule| rule.action != InboundAction::Deny);
+    let inbound = allowing.map(|rule| (&*rule.name, rule.peers.as_slice()));
+    let named = outbound
+        .chain(inbound)
+        .flat_map(|(name, peers)| peers.iter().map(move |peer| (name, peer.trust_domain())));
+    named.filter(|(_, domain)| **domain != config.node.trust_domain).collect()
 }
 
 /// The rule that leaves nothing to decide for the one at `index`.

@@ -30,6 +30,7 @@ pub use problem::{Problem, Problems};
 pub use reload::{ReloadError, ReloadHandle, ReloadStatus, Reloader};
 pub use settings::{
     AdminConfig, AttestConfig, AuditConfig, BundleEndpointConfig, CaptureConfig, Config,
-    EndpointProfile, IssuerConfig, IssuerKind, LogConfig, LogFormat, LogLevel, NodeConfig,
-    OidcConfig, ProxyConfig, WorkloadApiConfig,
+    EndpointProfile, FederationConfig, FetchProfile, IssuerConfig, IssuerKind, LogConfig,
+    LogFormat, LogLevel, NodeConfig, OidcConfig, ProxyConfig, Relationship, UrlError,
+    WorkloadApiConfig, endpoint_url,
 };

@@ -62,6 +62,8 @@ pub(super) fn keys_that_need_a_restart(old: &Config, new: &Config) -> Vec<&'stat
             key => "key",
             refresh_hint => "refresh_hint",
         }
+        federation { shortest_refresh => "shortest_refresh", longest_refresh => "longest_refresh", }
+        federation { fetch_timeout => "fetch_timeout", }
         oidc { issuer => "issuer", listen => "listen", certificate => "certificate", key => "key", }
         audit {
             path => "path",

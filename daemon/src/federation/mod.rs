@@ -4,11 +4,20 @@
 
 mod certificate;
 mod endpoint;
+mod fetch;
+mod fetcher;
 mod oidc;
+mod peer;
 mod publish;
+mod schedule;
 mod tls;
+
+#[cfg(test)]
+mod tests;
 
 pub use certificate::{CertificateError, CertificateSource, Shown};
 pub use endpoint::{Endpoint, EndpointError};
+pub use fetcher::{FetchSettings, FetchStatus, Fetcher, FetcherParts};
 pub use oidc::oidc_routes;
 pub use publish::{Published, bundle_routes};
+pub use schedule::Bounds;

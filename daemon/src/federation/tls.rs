@@ -10,7 +10,7 @@ use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 
 /// All that is spoken over it.
-const HTTP: &[u8] = b"http/1.1";
+pub(super) const HTTP: &[u8] = b"http/1.1";
 
 /// A server that shows what `shown` has at that moment.
 ///

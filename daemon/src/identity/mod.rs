@@ -26,6 +26,6 @@ pub use issuer::{
 };
 pub use naming::{IdentityError, Naming};
 pub use resolve::{Identities, IdentitySettings, WorkloadIdentity};
-pub use rotation::{renew_at, retry_after};
+pub use rotation::{draw, renew_at, retry_after};
 pub use slot::SvidStatus;
 pub use subscription::{Entitlement, EntryWatch, HeldSvid, Subscription};

@@ -29,7 +29,7 @@ pub fn retry_after(failures: u32, left: Duration, draw: f64) -> Duration {
 }
 
 /// A draw for the functions above. Middling if the system has no randomness to give.
-pub(super) fn draw() -> f64 {
+pub fn draw() -> f64 {
     let mut bytes = [0; 4];
     match aws_lc_rs::rand::fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX),

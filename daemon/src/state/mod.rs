@@ -10,7 +10,9 @@ mod sequence;
 #[cfg(test)]
 mod tests;
 
-pub use bundles::{BundleError, BundleSource, Enforce, ForeignBundles, KnownBundle};
+pub use bundles::{
+    BundleError, BundleSource, Declared, Enforce, ForeignBundles, KnownBundle, Taken,
+};
 pub use denials::{DenialsError, LiveDenials};
 pub use entries::{Added, ChangeError, Conflict, LiveEntries, LiveEntry, StateError};
 pub use sequence::Sequence;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::EntryDraft;
+use crate::config::{EntryDraft, FetchProfile, Relationship};
 use crate::identity::void_bundle;
 use crate::registry::{RegistrationEntry, Registry};
-use crate::spiffe::{BundleSet, TrustDomain, parse_trust_domain};
+use crate::spiffe::{BundleDocument, BundleSet, TrustDomain, parse_trust_domain};
 use crate::workload::{Selector, Selectors};
 
 fn domain() -> TrustDomain {
@@ -170,7 +170,7 @@ fn bundles(dir: &Path) -> (ForeignBundles, Arc<std::sync::Mutex<BundleSet>>) {
     let in_force = Arc::<std::sync::Mutex<BundleSet>>::default();
     let told = Arc::clone(&in_force);
     let enforce: Enforce = Box::new(move |bundles| *told.lock().unwrap() = bundles.clone());
-    (ForeignBundles::open(dir, domain(), enforce).unwrap(), in_force)
+    (ForeignBundles::open(dir, domain(), &[], enforce).unwrap(), in_force)
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_bad_file_of_bundles_refuses_the_start_and_says_why() {
     let refused = |text: &str, mode| {
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        ForeignBundles::open(dir.path(), domain(), Box::new(|_| {})).unwrap_err().to_string()
+        ForeignBundles::open(dir.path(), domain(), &[], Box::new(|_| {})).unwrap_err().to_string()
     };
     let one = |domain: &str, source: &str, bundle: &str| {
         let value = format!("{{\"source\":\"{source}\",\"since\":1,\"bundle\":{bundle}}}");
@@ -237,4 +237,91 @@ fn a_bad_file_of_bundles_refuses_the_start_and_says_why() {
     assert!(refused(&one("partner.org", "dreamt", empty), 0o600).contains("`dreamt`"));
     assert!(refused(&one("partner.org", "set", "{}"), 0o600).contains("partner.org is no SPIFFE"));
     assert!(refused(&one("partner.org", "set", empty), 0o644).contains("chmod 600"));
+}
+
+fn relationship(url: &str) -> Arc<Relationship> {
+    Arc::new(Relationship {
+        trust_domain: partner(),
+        url: url.to_owned(),
+        profile: FetchProfile::HttpsWeb { authorities: None },
+        initial: None,
+        origin: "tacit.toml:7".to_owned(),
+    })
+}
+
+fn document(sequence: Option<u64>) -> Arc<BundleDocument> {
+    let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+    let bundle = void_bundle(&partner(), now).unwrap();
+    Arc::new(BundleDocument { sequence, ..BundleDocument::plain(bundle) })
+}
+
+#[test]
+fn what_was_fetched_goes_with_its_endpoint_and_never_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, in_force) = bundles(dir.path());
+    let is_known = || in_force.lock().unwrap().get(&partner()).is_some();
+    let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    let (endpoint, other) = (relationship("https://a.test/"), relationship("https://b.test/"));
+    assert_eq!(store.fetched(&endpoint, document(None), now).unwrap(), Taken::Retired);
+    store.declare(&[Arc::clone(&endpoint)]);
+    let seventh = document(Some(7));
+    assert_eq!(store.fetched(&endpoint, Arc::clone(&seventh), now).unwrap(), Taken::Changed);
+    assert_eq!(store.fetched(&endpoint, seventh, now).unwrap(), Taken::Same);
+    let back = store.fetched(&endpoint, document(Some(6)), now).unwrap_err();
+    assert!(matches!(back, BundleError::WentBack { had: 7, got: 6 }), "{back}");
+    assert_eq!(store.list()[&partner()].document.sequence, Some(7));
+    assert_eq!(store.fetched(&endpoint, document(Some(8)), now).unwrap(), Taken::Changed);
+    assert!(matches!(store.delete(&partner()), Err(BundleError::Declared { .. })));
+    // By hand it may go back: somebody has looked.
+    store.set(&partner(), &document(Some(2)).to_json(), now).unwrap();
+    assert_eq!(store.fetched(&endpoint, document(Some(3)), now).unwrap(), Taken::Changed);
+
+    // The endpoint moves: the last good bundle stays, and what was on its way comes too late.
+    store.declare(&[Arc::clone(&other)]);
+    assert!(is_known());
+    assert_eq!(store.fetched(&endpoint, document(Some(9)), now).unwrap(), Taken::Retired);
+    // A restart has it; one that does not name the endpoint has not.
+    let again = |declared: &[Arc<Relationship>]| {
+        let store = ForeignBundles::open(dir.path(), domain(), declared, Box::new(|_| {}));
+        store.unwrap().list().contains_key(&partner())
+    };
+    assert!(again(&[Arc::clone(&other)]));
+    assert!(!again(&[]));
+    store.declare(&[]);
+    assert!(!is_known());
+    assert!(!again(&[other]), "forgotten on the disk, too");
+}
+
+#[test]
+fn an_initial_bundle_is_in_force_until_one_was_fetched_or_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, in_force) = bundles(dir.path());
+    let mut first = Relationship::clone(&relationship("https://a.test/"));
+    first.initial = Some(document(None));
+    let first = Arc::new(first);
+    store.declare(&[Arc::clone(&first)]);
+    assert_eq!(store.list()[&partner()].source, BundleSource::Declared);
+    assert!(in_force.lock().unwrap().get(&partner()).is_some());
+    let fetched = document(Some(1));
+    store.fetched(&first, Arc::clone(&fetched), std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(store.list()[&partner()].document, fetched);
+    assert_eq!(**in_force.lock().unwrap().get(&partner()).unwrap(), fetched.bundle);
+    store.declare(&[]);
+    assert!(store.list().is_empty());
+}
+
+#[test]
+fn the_sequence_number_grows_with_every_change_and_over_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |seconds| std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let mut numbers = Sequence::open(dir.path()).unwrap();
+    assert_eq!(numbers.of("{\"keys\":[]}", at(1000)).unwrap(), 1000);
+    assert_eq!(numbers.of("{\"keys\":[ ]}", at(2000)).unwrap(), 1000, "the same contents");
+    // A clock that was set back.
+    assert_eq!(numbers.of("{\"keys\":[1]}", at(5)).unwrap(), 1001);
+    let mut numbers = Sequence::open(dir.path()).unwrap();
+    assert_eq!(numbers.of("{\"keys\":[1]}", at(3000)).unwrap(), 1001);
+    assert_eq!(numbers.of("{\"keys\":[2]}", at(3000)).unwrap(), 3000);
+    std::fs::write(dir.path().join("published.json"), "{").unwrap();
+    assert!(Sequence::open(dir.path()).unwrap_err().to_string().contains("not readable"));
 }

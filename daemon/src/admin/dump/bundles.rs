@@ -13,8 +13,8 @@ use crate::spiffe::{BundleDocument, TrustDomain};
 pub struct BundleDump {
     /// The trust domain.
     pub trust_domain: String,
-    /// How it came here: `own`, `set` by hand, or `missing`: entries are federated with the trust
-    /// domain, and there is no bundle of it.
+    /// How it came here: `own`, `set` by hand, `fetched` from its endpoint, `declared` in a file of the
+    /// configuration, or `missing`: the trust domain is spoken of, and there is no bundle of it.
     #[serde(default)]
     pub source: String,
     /// Since when it is the one in force.
@@ -29,6 +29,9 @@ pub struct BundleDump {
     /// How many entries are federated with the trust domain.
     #[serde(default)]
     pub entries: usize,
+    /// Where it is fetched; none if it is not.
+    #[serde(default)]
+    pub endpoint: Option<EndpointDump>,
     /// Its authorities.
     pub authorities: Vec<AuthorityDump>,
     /// Key ids of its authorities for JWT-SVIDs.
@@ -39,6 +42,23 @@ pub struct BundleDump {
     /// All of it in SPIFFE's JSON, as it is published; none if there is none.
     #[serde(default)]
     pub document: Option<String>,
+}
+
+/// An endpoint of another trust domain, and how looks at it fare.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointDump {
+    /// Where it is.
+    pub url: String,
+    /// How it proves who it is.
+    pub profile: String,
+    /// When it was looked at last with success.
+    pub fetched: Option<String>,
+    /// When it is looked at next.
+    pub next: Option<String>,
+    /// How often that has failed in a row.
+    pub failures: u32,
+    /// Why it failed last.
+    pub last_error: Option<String>,
 }
 
 impl BundleDump {

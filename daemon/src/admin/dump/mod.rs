@@ -9,7 +9,7 @@ pub use super::changes::{
     AddEntries, BundleChanged, CaChanged, CaDump, CaOrder, DeleteBundle, DenyChanged, DenyDump,
     DenyOrder, EntriesChanged, NewEntry, SetBundle,
 };
-pub use bundles::BundleDump;
+pub use bundles::{BundleDump, EndpointDump};
 pub use daemon::{
     AuditDump, AuthorityDump, CheckDump, ConnectionCounts, CounterDump, DoctorDump, EntryDump,
     LIVE, ReloadDump, ScopeDump, StatusDump, SvidDump, Verdict,

@@ -13,10 +13,13 @@ pub(in crate::cli) fn bundle_list(bundles: &[BundleDump]) -> String {
         "X.509",
         "JWT",
         "ENTRIES",
+        "FETCHED",
+        "NEXT",
         "NOTE",
     ]);
     for bundle in bundles {
         let (note, tone) = note(bundle);
+        let fetched = bundle.endpoint.as_ref();
         columns.row([
             cell(&bundle.trust_domain),
             cell(&bundle.source),
@@ -25,6 +28,8 @@ pub(in crate::cli) fn bundle_list(bundles: &[BundleDump]) -> String {
             cell(bundle.authorities.len().to_string()),
             cell(bundle.jwt_authorities.len().to_string()),
             if bundle.source == "own" { cell("") } else { cell(bundle.entries.to_string()) },
+            maybe(fetched.and_then(|endpoint| endpoint.fetched.as_ref())),
+            maybe(fetched.and_then(|endpoint| endpoint.next.as_ref())),
             toned(note, tone),
         ]);
     }
@@ -33,18 +38,22 @@ pub(in crate::cli) fn bundle_list(bundles: &[BundleDump]) -> String {
 
 fn note(bundle: &BundleDump) -> (String, Tone) {
     let ended = bundle.authorities.iter().filter(|authority| authority.warning.is_some()).count();
-    match bundle.document {
-        None => {
-            ("entries are federated with it, and there is no bundle of it".to_owned(), Tone::Bad)
+    let failing =
+        bundle.endpoint.as_ref().and_then(|it| Some((it.failures, it.last_error.as_ref()?)));
+    let of_none = bundle.authorities.is_empty() && bundle.jwt_authorities.is_empty();
+    match (&bundle.document, failing) {
+        (None, Some((times, error))) => (format!("failed {times} times: {error}"), Tone::Bad),
+        (None, None) if bundle.endpoint.is_some() => ("not fetched yet".to_owned(), Tone::Doubtful),
+        (None, None) => ("there is no bundle of it; its peers are refused".to_owned(), Tone::Bad),
+        (Some(_), Some((times, error))) => {
+            (format!("failed {times} times, as it was: {error}"), Tone::Doubtful)
         }
-        Some(_) if bundle.authorities.is_empty() && bundle.jwt_authorities.is_empty() => {
-            ("has no authorities: nobody of it is trusted".to_owned(), Tone::Bad)
-        }
-        Some(_) if ended > 0 => (format!("{ended} of its authorities have ended"), Tone::Doubtful),
-        Some(_) if bundle.source != "own" && bundle.entries == 0 => {
+        _ if of_none => ("has no authorities: nobody of it is trusted".to_owned(), Tone::Bad),
+        _ if ended > 0 => (format!("{ended} of its authorities have ended"), Tone::Doubtful),
+        _ if bundle.source != "own" && bundle.entries == 0 => {
             ("no entry is federated with it".to_owned(), Tone::Doubtful)
         }
-        Some(_) => (String::new(), Tone::Plain),
+        _ => (String::new(), Tone::Plain),
     }
 }
 

@@ -49,9 +49,12 @@ pub(in crate::cli) fn status(status: &StatusDump) -> String {
 fn conditions(status: &StatusDump) -> Columns {
     let mut columns = Columns::new(&["CONDITION", "STATE"]);
     for standing in &status.conditions {
-        let state = standing.failing.as_deref();
-        let tone = if state.is_none() { Tone::Good } else { Tone::Bad };
-        columns.row([cell(&standing.condition), toned(state.unwrap_or("ok"), tone)]);
+        let (state, tone) = match (&standing.failing, &standing.degraded) {
+            (Some(failing), _) => (failing.as_str(), Tone::Bad),
+            (None, Some(degraded)) => (degraded.as_str(), Tone::Doubtful),
+            (None, None) => ("ok", Tone::Good),
+        };
+        columns.row([cell(&standing.condition), toned(state, tone)]);
     }
     columns
 }

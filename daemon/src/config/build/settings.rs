@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::entries::{JWT_SVID_TTL, SVID_TTL};
-use super::federation::{bundle_endpoint, oidc};
+use super::federation::{bundle_endpoint, federation, oidc};
 use super::values::{absolute, cgroup, include_dir_of};
 use crate::config::file::Sections;
 use crate::config::file::{
@@ -35,6 +35,7 @@ pub(super) fn settings(sections: Sections, reader: &mut Reader<'_>) -> Option<Co
     let workload_api = workload_api(sections.workload_api, run_dir, reader);
     let own = node.as_ref().map(|node| &node.trust_domain);
     let bundle_endpoint = bundle_endpoint(sections.bundle_endpoint, own, reader);
+    let federation = federation(sections.federation, reader);
     let oidc = oidc(sections.oidc, reader);
     let capture = capture(sections.capture, reader);
     let attest = attest(sections.attest, reader);
@@ -45,7 +46,7 @@ pub(super) fn settings(sections: Sections, reader: &mut Reader<'_>) -> Option<Co
     let node = node?;
     let default = Config::default_for(node.trust_domain.clone());
     let config = Config { node, capture, attest, issuer, proxy, audit, ..default };
-    Some(Config { workload_api, bundle_endpoint, oidc, admin, log, ..config })
+    Some(Config { workload_api, bundle_endpoint, federation, oidc, admin, log, ..config })
 }
 
 /// The programs hold 262144 dials to local listeners, one for each inbound connection.

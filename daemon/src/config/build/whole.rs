@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::rules::{denials, inbound, outbound};
-use super::{entries, files, scopes, settings};
+use super::{entries, federation, files, scopes, settings};
 use crate::config::file::{Document, Tables};
 use crate::config::names::Addresses;
 use crate::config::problem::{Place, Problem, Reader};
-use crate::config::{Config, Names, SystemResolver};
+use crate::config::{Config, Names, Relationship, SystemResolver};
 use crate::policy::{DEFAULT_RULE, DenyItem};
 use crate::registry::{RegistrationEntry, Registry};
 use crate::spiffe::TrustDomain;
@@ -80,6 +80,7 @@ pub(in crate::config) fn build(
     config.scopes = parts.scopes.into_iter().map(|(scope, _)| scope).collect();
     config.registry = Arc::new(registry);
     config.denied = parts.denied;
+    config.relationships = parts.relationships.into_values().map(Arc::new).collect();
     config.outbound = parts.outbound;
     config.inbound = parts.inbound;
     config.files = files;
@@ -134,6 +135,7 @@ struct Parts {
     outbound: Vec<crate::policy::OutboundRule>,
     inbound: Vec<crate::policy::InboundRule>,
     files: Vec<files::Read>,
+    relationships: BTreeMap<TrustDomain, Relationship>,
 }
 
 impl Parts {
@@ -167,6 +169,18 @@ impl Parts {
         for (index, (at, table)) in tables.files.into_iter().enumerate() {
             let place = Place::table(format!("files[{index}]"), at);
             self.files.extend(files::file_set(table, &place, prefix, reader));
+        }
+        for (index, (at, table)) in tables.federates_with.into_iter().enumerate() {
+            let place = Place::table(format!("federates_with[{index}]"), at);
+            let Some(read) = federation::relationship(table, &place, reader, around) else {
+                continue;
+            };
+            if let Some(first) = self.relationships.get(&read.trust_domain) {
+                let what = format!("{} has one already at {}", read.trust_domain, first.origin);
+                reader.problem(&place, what, "remove one of them");
+                continue;
+            }
+            self.relationships.insert(read.trust_domain.clone(), read);
         }
     }
 

@@ -9,8 +9,9 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{
     AdminSection, AttestSection, AuditSection, BundleEndpointSection, CaptureSection, DenyTable,
-    EntryTable, FilesTable, InboundTable, IssuerSection, LogSection, NodeSection, OidcSection,
-    OutboundTable, ProxySection, ScopeTable, WorkloadApiSection, keys_of,
+    EntryTable, FederatesWithTable, FederationSection, FilesTable, InboundTable, IssuerSection,
+    LogSection, NodeSection, OidcSection, OutboundTable, ProxySection, ScopeTable,
+    WorkloadApiSection, keys_of,
 };
 use crate::config::problem::{Place, Problem, Reader, nearest};
 
@@ -33,6 +34,7 @@ pub(in crate::config) struct Sections {
     pub(in crate::config) proxy: ProxySection,
     pub(in crate::config) workload_api: WorkloadApiSection,
     pub(in crate::config) bundle_endpoint: BundleEndpointSection,
+    pub(in crate::config) federation: FederationSection,
     pub(in crate::config) oidc: OidcSection,
     pub(in crate::config) audit: AuditSection,
     pub(in crate::config) admin: AdminSection,
@@ -48,6 +50,7 @@ pub(in crate::config) struct Tables {
     pub(in crate::config) outbound: Vec<(usize, OutboundTable)>,
     pub(in crate::config) inbound: Vec<(usize, InboundTable)>,
     pub(in crate::config) files: Vec<(usize, FilesTable)>,
+    pub(in crate::config) federates_with: Vec<(usize, FederatesWithTable)>,
 }
 
 /// Which tables a file may have.
@@ -61,7 +64,7 @@ pub(in crate::config) enum Part {
     State(&'static str),
 }
 
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "node",
     "capture",
     "attest",
@@ -69,12 +72,14 @@ const SECTIONS: [&str; 11] = [
     "proxy",
     "workload_api",
     "bundle_endpoint",
+    "federation",
     "oidc",
     "audit",
     "admin",
     "log",
 ];
-const TABLES: [&str; 6] = ["scope", "entry", "deny", "outbound", "inbound", "files"];
+const TABLES: [&str; 7] =
+    ["scope", "entry", "deny", "outbound", "inbound", "files", "federates_with"];
 
 /// Reads a file. `None` if it cannot be read or is not TOML, which is then told.
 pub(in crate::config) fn read(
@@ -155,6 +160,7 @@ fn tables_of(
             ("deny", _) => tables.denials = list(name, value, reader),
             ("scope", _) => tables.scopes = list(name, value, reader),
             ("outbound", _) => tables.outbound = list(name, value, reader),
+            ("federates_with", _) => tables.federates_with = list(name, value, reader),
             ("inbound", _) => tables.inbound = list(name, value, reader),
             ("files", _) => tables.files = list(name, value, reader),
             ("node", Part::Main) => sections.node = section(name, value, reader),
@@ -168,6 +174,7 @@ fn tables_of(
             ("bundle_endpoint", Part::Main) => {
                 sections.bundle_endpoint = section(name, value, reader);
             }
+            ("federation", Part::Main) => sections.federation = section(name, value, reader),
             ("oidc", Part::Main) => sections.oidc = section(name, value, reader),
             ("audit", Part::Main) => sections.audit = section(name, value, reader),
             ("admin", Part::Main) => sections.admin = section(name, value, reader),

@@ -41,3 +41,36 @@ pub(in crate::config) struct OidcSection {
     /// File of its key in PEM.
     pub(in crate::config) key: Key<PathBuf>,
 }
+
+/// `[federation]`: how the endpoints of other trust domains are looked at. A change needs a restart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct FederationSection {
+    /// Duration; the shortest wait between two looks at an endpoint, whatever it says. Default: `1m`;
+    /// `1s` to `1h`.
+    pub(in crate::config) shortest_refresh: Key<Interval>,
+    /// Duration; the longest. Default: `1day`; `1m` to `7days`.
+    pub(in crate::config) longest_refresh: Key<Interval>,
+    /// Duration; the longest that one look may take. Default: `30s`; `1s` to `5m`.
+    pub(in crate::config) fetch_timeout: Key<Interval>,
+}
+
+/// `[[federates_with]]`: where the bundle of another trust domain is fetched.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct FederatesWithTable {
+    /// Name of the other trust domain. Required.
+    pub(in crate::config) trust_domain: Key<String>,
+    /// URL of its bundle endpoint. Required.
+    pub(in crate::config) url: Key<String>,
+    /// `https_spiffe` or `https_web`. Required.
+    pub(in crate::config) profile: Key<ProfileWord>,
+    /// SPIFFE ID of the endpoint. Required for `https_spiffe`.
+    pub(in crate::config) endpoint_spiffe_id: Key<String>,
+    /// File of the bundle that is known before the first look, PEM or SPIFFE's JSON; relative to the
+    /// file. Default: none.
+    pub(in crate::config) bundle: Key<PathBuf>,
+    /// File of the authorities of the endpoint's certificate in PEM, for `https_web`; relative to the
+    /// file. Default: the host's.
+    pub(in crate::config) authorities: Key<PathBuf>,
+}

@@ -11,7 +11,9 @@ mod tables;
 mod words;
 
 pub(super) use document::{Document, Part, Sections, Tables, parse, read, read_leniently};
-pub(super) use federation::{BundleEndpointSection, OidcSection};
+pub(super) use federation::{
+    BundleEndpointSection, FederatesWithTable, FederationSection, OidcSection,
+};
 pub(super) use key::{Given, Key, keys_of};
 pub(super) use render::{render_denial, render_entry};
 pub(super) use scalar::{Interval, Ports, Size};

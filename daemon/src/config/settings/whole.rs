@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BundleEndpointConfig, OidcConfig};
+use super::{BundleEndpointConfig, FederationConfig, OidcConfig, Relationship};
 use crate::policy::{DenyItem, InboundRule, OutboundRule, Policy};
 use crate::registry::Registry;
 use crate::spiffe::TrustDomain;
@@ -32,6 +32,8 @@ pub struct Config {
     pub workload_api: WorkloadApiConfig,
     /// Where other trust domains get our bundle.
     pub bundle_endpoint: BundleEndpointConfig,
+    /// How the endpoints of other trust domains are looked at.
+    pub federation: FederationConfig,
     /// The documents of `OpenID` Connect.
     pub oidc: OidcConfig,
     /// The record of every connection.
@@ -46,6 +48,8 @@ pub struct Config {
     pub registry: Arc<Registry>,
     /// Who is denied, in the order of the files.
     pub denied: Vec<DenyItem>,
+    /// Where the bundles of other trust domains are fetched, in the order of the files.
+    pub relationships: Vec<Arc<Relationship>>,
     /// Rules for connections that local workloads open, in the order of the files.
     pub outbound: Vec<OutboundRule>,
     /// Rules for connections that local workloads accept, in the order of the files.
@@ -241,12 +245,14 @@ impl Config {
             issuer: IssuerConfig::default(),
             proxy: ProxyConfig::default(),
             bundle_endpoint: BundleEndpointConfig::default(),
+            federation: FederationConfig::default(),
             oidc: OidcConfig::default(),
             audit: AuditConfig::default(),
             log: LogConfig::default(),
             scopes: Vec::new(),
             registry: Arc::default(),
             denied: Vec::new(),
+            relationships: Vec::new(),
             outbound: Vec::new(),
             inbound: Vec::new(),
             files: Vec::new(),

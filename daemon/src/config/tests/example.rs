@@ -3,10 +3,11 @@
 use super::*;
 use crate::config::file::{
     AdminSection, AttestSection, AuditSection, BundleEndpointSection, CaptureSection, DenyTable,
-    EntryTable, FilesTable, InboundTable, IssuerSection, LogSection, NodeSection, OidcSection,
-    OutboundTable, ProxySection, ScopeTable, WorkloadApiSection, keys_of,
+    EntryTable, FederatesWithTable, FederationSection, FilesTable, InboundTable, IssuerSection,
+    LogSection, NodeSection, OidcSection, OutboundTable, ProxySection, ScopeTable,
+    WorkloadApiSection, keys_of,
 };
-use crate::spiffe::parse_trust_domain;
+use crate::spiffe::{BundleDocument, parse_trust_domain};
 
 const EXAMPLE: &str = include_str!("../../../../config.example.toml");
 
@@ -36,6 +37,13 @@ fn a_trust_domain_is_enough() {
 fn every_key_of_the_example_is_understood() {
     let files = Files::new(&complete());
     std::fs::create_dir(files.path("conf.d")).unwrap();
+    let bundle = crate::identity::void_bundle(
+        &parse_trust_domain("partner.example.com").unwrap(),
+        std::time::SystemTime::UNIX_EPOCH,
+    );
+    let bundle = bundle.unwrap();
+    files.write("partner.json", &BundleDocument::plain(bundle.clone()).to_json());
+    files.write("partner-web.pem", &bundle.to_pem());
     let (config, warnings) = files.load().unwrap_or_else(|problems| panic!("{problems}"));
     assert!(warnings.is_empty(), "{warnings:?}");
     let found = (config.scopes.len(), config.registry.entries().len(), config.files.len());
@@ -46,7 +54,7 @@ fn every_key_of_the_example_is_understood() {
 #[test]
 fn the_example_has_every_key() {
     let table: toml::Table = complete().parse().unwrap();
-    let sections: [(&str, &[&str]); 17] = [
+    let sections: [(&str, &[&str]); 19] = [
         ("node", keys_of::<NodeSection>()),
         ("capture", keys_of::<CaptureSection>()),
         ("attest", keys_of::<AttestSection>()),
@@ -54,6 +62,8 @@ fn the_example_has_every_key() {
         ("proxy", keys_of::<ProxySection>()),
         ("workload_api", keys_of::<WorkloadApiSection>()),
         ("bundle_endpoint", keys_of::<BundleEndpointSection>()),
+        ("federation", keys_of::<FederationSection>()),
+        ("federates_with", keys_of::<FederatesWithTable>()),
         ("oidc", keys_of::<OidcSection>()),
         ("audit", keys_of::<AuditSection>()),
         ("admin", keys_of::<AdminSection>()),

@@ -344,10 +344,85 @@ fn warnings() {
     );
     assert!(told[0].contains("inbound[1]: the rule never admits: `inbound[0]`"), "{told:?}");
     assert_eq!(report(&entry("a", "unix:uid:1")), Vec::<String>::new());
+    let foreign = "[[outbound]]\naction = \"mtls\"\npeers = [\"spiffe://other/*\"]\n";
+    let told = report(foreign);
+    assert!(told[0].contains("names peers of other, and no entry is federated"), "{told:?}");
+    let federated = format!("{foreign}{}federates_with = [\"other\"]\n", entry("a", "unix:uid:1"));
+    assert_eq!(report(&federated), Vec::<String>::new());
     let scope = |cgroup: &str, mode: &str| {
         report(&format!("[[scope]]\ncgroup = \"{cgroup}\"\nmode = \"{mode}\"\n"))
     };
     let told = scope("/", "strict");
     assert!(told[0].contains(":4: scope[0].cgroup: `/`: every program of this host"), "{told:?}");
     assert_eq!((scope("/", "permissive"), scope("/a", "strict")), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn relationships_with_other_trust_domains() {
+    let table = |more: &str| format!("[[federates_with]]\n{more}\n");
+    let web = |more: &str| {
+        table(&format!(
+            "trust_domain = \"other\"\nurl = \"https://a.test:8443/x\"\nprofile = \"https_web\"\n{more}"
+        ))
+    };
+    let told = problems(&table(""));
+    assert!(
+        ["trust_domain", "url", "profile"]
+            .iter()
+            .all(|key| told.contains(&format!("has no {key}")))
+    );
+    check(
+        &web("").replace("\"other\"", "\"td\""),
+        &["federates_with[0].trust_domain", "own trust domain"],
+    );
+    check(&web("").replace("\"other\"", "\"Other\""), &["is no trust domain"]);
+    for (url, why) in [
+        ("http://a.test/", "does not begin with https://"),
+        ("https://u:p@a.test/", "has user information"),
+        ("a.test", "does not begin with https://"),
+        ("https://", "is no URL"),
+    ] {
+        let text = web("").replace("https://a.test:8443/x", url);
+        check(&text, &["federates_with[0].url", why]);
+    }
+    let spiffe = |more: &str| web(more).replace("https_web", "https_spiffe");
+    check(&spiffe(""), &["has no endpoint_spiffe_id"]);
+    let id = |id: &str| spiffe(&format!("endpoint_spiffe_id = \"{id}\""));
+    check(&id("spiffe://other"), &["endpoint_spiffe_id: `spiffe://other`: has no path"]);
+    check(&id("other/x"), &["is not a SPIFFE ID"]);
+    check(
+        &web("bundle = \"none.json\""),
+        &["federates_with[0].bundle", "none.json cannot be read"],
+    );
+    check(&web("authorities = \"tacit.toml\""), &["authorities", "holds no certificates in PEM"]);
+    check(&[web(""), web("")].concat(), &["federates_with[1]", "other has one already at"]);
+    let config = good(&id("spiffe://other/spire/server"));
+    let relationship = &config.relationships[0];
+    assert!(relationship.origin.ends_with("tacit.toml:3"), "{}", relationship.origin);
+    assert_eq!(relationship.profile.as_str(), "https_spiffe");
+}
+
+#[test]
+fn endpoints_that_anybody_may_ask() {
+    let endpoint = |more: &str| format!("[bundle_endpoint]\nlisten = \"0.0.0.0:8443\"\n{more}\n");
+    let told = problems(&endpoint("profile = \"https_web\""));
+    assert!(
+        ["certificate", "key"]
+            .iter()
+            .all(|key| told.contains(&format!("needs bundle_endpoint.{key}")))
+    );
+    check(&endpoint("spiffe_id = \"spiffe://other/x\""), &["another trust domain"]);
+    check(&endpoint("spiffe_id = \"spiffe://td\""), &["has no path"]);
+    check("[bundle_endpoint]\nlisten = \"8443\"\n", &["is not an address and port"]);
+    good(&endpoint(""));
+    let oidc = |more: &str| format!("[oidc]\nissuer = \"https://a.test/b\"\n{more}\n");
+    check(&oidc("listen = \"0.0.0.0:8444\""), &["in the clear where others can hear it"]);
+    let half = "listen = \"127.0.0.1:8444\"\ncertificate = \"/a.pem\"";
+    check(&oidc(half), &["one of oidc.certificate and oidc.key only"]);
+    good(&oidc("listen = \"127.0.0.1:8444\""));
+    for issuer in
+        ["http://a.test", "https://", "https://a.test/", "https://a.test?x", "https://a b"]
+    {
+        check(&format!("[oidc]\nissuer = \"{issuer}\"\n"), &["oidc.issuer", "is no issuer"]);
+    }
 }

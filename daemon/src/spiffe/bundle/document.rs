@@ -36,6 +36,12 @@ pub enum DocumentError {
     /// No JSON, or a member of the wrong type.
     #[error("is no SPIFFE bundle: {0}")]
     Malformed(String),
+    /// Keys that were meant for SPIFFE and are not understood.
+    #[error("cannot be used as a whole: {0}")]
+    InPart(String),
+    /// No authorities.
+    #[error("has no authorities; to trust nobody of it, use `tacit bundle delete`")]
+    Empty,
     /// More keys than are read.
     #[error("has {0} keys; at most {MAX_KEYS} are read")]
     TooManyKeys(usize),
@@ -97,6 +103,24 @@ impl BundleDocument {
                 .map(|hint| Duration::from_secs(u64::try_from(hint).unwrap_or_default())),
             ignored,
         })
+    }
+
+    /// Reads what an operator gives, PEM or JSON. Stricter than what is fetched: whoever stands beside
+    /// it can mend it.
+    ///
+    /// # Errors
+    /// See [`DocumentError`].
+    pub fn given(trust_domain: &TrustDomain, text: &str) -> Result<Self, DocumentError> {
+        let document = if text.trim_start().starts_with('{') {
+            Self::parse(trust_domain, text.as_bytes())?
+        } else {
+            let bundle = TrustBundle::from_pem(trust_domain.clone(), text.as_bytes());
+            Self::plain(bundle.map_err(|error| DocumentError::Malformed(error.to_string()))?)
+        };
+        if let Some(ignored) = document.ignored.first() {
+            return Err(DocumentError::InPart(ignored.clone()));
+        }
+        if document.bundle.is_empty() { Err(DocumentError::Empty) } else { Ok(document) }
     }
 
     /// The document as text; the same for the same contents.
