@@ -4,6 +4,7 @@
 use super::Config;
 
 /// The keys that differ and need a restart, in the order of the file.
+#[expect(clippy::too_many_lines, reason = "a table, one line for each key")]
 pub(super) fn keys_that_need_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut keys = Vec::new();
     macro_rules! compare {
@@ -62,8 +63,11 @@ pub(super) fn keys_that_need_a_restart(old: &Config, new: &Config) -> Vec<&'stat
             key => "key",
             refresh_hint => "refresh_hint",
         }
-        federation { shortest_refresh => "shortest_refresh", longest_refresh => "longest_refresh", }
-        federation { fetch_timeout => "fetch_timeout", }
+        federation {
+            shortest_refresh => "shortest_refresh",
+            longest_refresh => "longest_refresh",
+            fetch_timeout => "fetch_timeout",
+        }
         oidc { issuer => "issuer", listen => "listen", certificate => "certificate", key => "key", }
         audit {
             path => "path",
