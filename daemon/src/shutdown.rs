@@ -106,6 +106,11 @@ impl Tasks {
         }
     }
 
+    /// Asks all tasks to finish, and does not wait for it.
+    pub fn ask(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
     /// Asks all tasks to finish, waits until `deadline` has passed, then drops the rest.
     /// Gives the number of tasks that had to be dropped.
     pub async fn drain(&mut self, deadline: Duration) -> usize {

@@ -1,5 +1,8 @@
 //! What the daemon tells the programs: who it is, where it listens, that it is alive.
 
+/// A daemon, and as many before it as may drain at one time.
+pub const MAX_DAEMONS: usize = 4;
+
 /// Offsets of the fields of kernel structures that the programs read, in bytes, from the running
 /// kernel's BTF.
 #[repr(C)]
@@ -51,8 +54,10 @@ pub struct TaskOffsets {
 pub struct Config {
     /// [`crate::ABI_VERSION`] of the daemon that wrote this.
     pub abi_version: u32,
-    /// Thread group id of the daemon.
-    pub daemon_tgid: u32,
+    /// 1: connections outside every scope are recorded too.
+    pub observe_unscoped: u32,
+    /// Thread group ids of the daemon and of those before it that still drain; 0 for none.
+    pub daemons: [u32; MAX_DAEMONS],
     /// Cgroup that holds the daemon and nothing else.
     pub daemon_cgroup: u64,
     /// Cookie of the network namespace that the daemon serves.
@@ -69,10 +74,10 @@ pub struct Config {
     pub inbound4: u16,
     /// Port of the inbound listener on `[::1]`.
     pub inbound6: u16,
-    /// 1: connections outside every scope are recorded too.
-    pub observe_unscoped: u32,
     /// Where to find who is acting.
     pub offsets: TaskOffsets,
+    /// Zero.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 40 + 8 + 4 + 76);
+const _: () = assert!(size_of::<Config>() == 24 + 32 + 8 + 76 + 4);

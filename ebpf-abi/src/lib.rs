@@ -14,7 +14,7 @@ mod process;
 mod scope;
 mod socket;
 
-pub use config::{Config, TaskOffsets};
+pub use config::{Config, MAX_DAEMONS, TaskOffsets};
 pub use counter::Counter;
 pub use event::{Event, kind};
 pub use listener::{ListenKey, Listener, bpf_spin_lock, listener_flags};

@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use ebpf_abi::{ANY_USER, Config, Counter, Ip, Process, Tuple, flags, mode, other};
+use ebpf_abi::{ANY_USER, Config, Counter, Ip, Process, Tuple, flags, mode, other, slot};
 
 use crate::report::{self, Ends};
 use crate::{address, bypass, maps, scope};
@@ -22,6 +22,7 @@ use crate::{address, bypass, maps, scope};
 const PASS: i32 = 1;
 const DROP: i32 = 0;
 const LOOPBACK_IFINDEX: u32 = 1;
+const TCP_SYN_SENT: u32 = 2;
 const TCP_LISTEN: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
@@ -41,7 +42,7 @@ pub fn tacit_egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: plain context field.
     if unsafe { (*skb).ifindex } == LOOPBACK_IFINDEX && !names_further_hops(skb) {
-        return PASS;
+        return if is_held(skb) { DROP } else { PASS };
     }
     let Some(config) = maps::config() else {
         return PASS;
@@ -110,6 +111,27 @@ pub fn tacit_ingress(ctx: SkBuffContext) -> i32 {
         None => report::denied(Counter::StrictListener, None, scope_id, &ends),
     }
     DROP
+}
+
+/// A SYN to a daemon that has just gone: dropped, so that it comes again. Otherwise it would be
+/// answered by a reset. Once the daemon no longer counts as alive, that is the right answer.
+#[inline(always)]
+fn is_held(skb: *mut __sk_buff) -> bool {
+    let Some(sk) = full_socket(skb) else {
+        return false;
+    };
+    // SAFETY: plain field of a full socket.
+    if unsafe { (*sk).state } != TCP_SYN_SENT {
+        return false;
+    }
+    let (Some(socket), Some(config)) = (maps::socket(sk.cast()), maps::config()) else {
+        return false;
+    };
+    if socket.flags & flags::REDIRECTED == 0 || !bypass::is_alive(config) {
+        return false;
+    }
+    let slot = if address::is_v4(&socket.dst) { slot::OUTBOUND4 } else { slot::OUTBOUND6 };
+    !maps::listens(slot)
 }
 
 #[inline(always)]

@@ -10,10 +10,11 @@ use ebpf_abi::{Config, Ip, Socket, flags};
 
 use crate::{acting, address, maps};
 
-/// Whether the current thread is the daemon's.
+/// Whether the current thread is the daemon's, or one's that drains.
 #[inline(always)]
 pub fn is_daemon(config: &Config) -> bool {
-    acting::tgid() == config.daemon_tgid && acting::cgroup() == config.daemon_cgroup
+    let tgid = acting::tgid();
+    config.daemons.iter().any(|daemon| tgid == *daemon) && acting::cgroup() == config.daemon_cgroup
 }
 
 /// Whether the socket carries the daemon's flag.

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use ebpf_abi::{Config, Counter, Ip, Process, Socket, fail, flags, mode};
+use ebpf_abi::{Config, Counter, Ip, Process, Socket, fail, flags, mode, slot};
 
 use crate::report::{self, Ends};
 use crate::{acting, address, bypass, maps, scope};
@@ -205,14 +205,19 @@ impl Reach<'_> {
             // The interface is in sin6_scope_id, which no hook is shown.
             return deny_if_strict(mode, Counter::LinkLocal);
         }
-        if !bypass::is_alive(self.config) {
-            if scope.fail == fail::CLOSED {
-                return Verdict::Deny(Counter::DaemonAbsent);
+        let alive = bypass::is_alive(self.config);
+        if scope.fail == fail::OPEN {
+            // Never held up by a daemon that is gone, however lately.
+            let slot = if address::is_v4(&call.dst) { slot::OUTBOUND4 } else { slot::OUTBOUND6 };
+            if alive && maps::listens(slot) {
+                return Verdict::Redirect;
             }
             maps::count(Counter::FailedOpen);
             return Verdict::Observe;
         }
-        Verdict::Redirect
+        // Within the time in which the daemon counts as alive, whoever finds it gone is held: the
+        // SYN is dropped and comes again (backstop.rs).
+        if alive { Verdict::Redirect } else { Verdict::Deny(Counter::DaemonAbsent) }
     }
 
     /// Writes the record and points the socket at the outbound listener of its family.

@@ -11,7 +11,7 @@ use aya_ebpf::bindings::{
     BPF_ANY, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
     BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK,
-    BPF_TCP_LISTEN, bpf_sock, bpf_sock_ops,
+    BPF_TCP_LISTEN, BPF_TCP_SYN_SENT, bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_setsockopt, bpf_sock_ops_cb_flags_set,
@@ -303,6 +303,9 @@ fn changed(config: &Config, ops: *mut bpf_sock_ops, sk: *mut c_void) {
     } else if socket.flags & flags::LAST_MILE != 0 {
         let _gone = maps::DIALS.remove(&pair.as_client(config.netns));
     } else if socket.flags & flags::REDIRECTED != 0 {
+        if from == BPF_TCP_SYN_SENT && !bypass::is_alive(config) {
+            gave_up(socket);
+        }
         forget(socket, &pair);
     } else if socket.flags & flags::OBSERVED != 0 {
         let (sent, received) = carried(ops, socket, from);
@@ -323,6 +326,19 @@ fn carried(ops: *mut bpf_sock_ops, socket: &Socket, from: u32) -> (u64, u64) {
         from == BPF_TCP_CLOSE_WAIT || from == BPF_TCP_LAST_ACK || from == BPF_TCP_FIN_WAIT2,
     );
     (acked.saturating_sub(syn + sent_fin), received.saturating_sub(got_fin))
+}
+
+/// It was held, and no daemon came.
+#[inline(always)]
+fn gave_up(socket: &Socket) {
+    let ends = Ends {
+        local: [0; 4],
+        remote: socket.dst,
+        local_port: 0,
+        remote_port: socket.dst_port,
+        protocol: IPPROTO_TCP,
+    };
+    report::denied(Counter::DaemonAbsent, Some(&socket.owner), socket.scope, &ends);
 }
 
 #[inline(always)]

@@ -12,6 +12,7 @@ use crate::report::{self, Ends};
 use crate::{address, bypass, maps, scope};
 
 const PASS: u32 = 1;
+/// Answered by a reset, as if nobody listened (net/ipv4/inet_hashtables.c).
 const DROP: u32 = 0;
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;

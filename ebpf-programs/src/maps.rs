@@ -9,7 +9,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps;
 use aya_ebpf::helpers::generated::{
-    bpf_sk_storage_delete, bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock,
+    bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_spin_lock,
+    bpf_spin_unlock,
 };
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
@@ -233,6 +234,22 @@ pub fn source_for(dst: &Ip) -> Option<&Ip> {
 /// The daemon's listening sockets by [`slot`]. A slot empties itself when its socket closes.
 #[map]
 pub static PROXY: SockMap = SockMap::with_max_entries(slot::COUNT, 0);
+
+/// Whether the daemon's listening socket of this slot is open: in the daemon, or in keeping.
+#[inline(always)]
+pub fn listens(slot: u32) -> bool {
+    let map = ptr::from_ref(&PROXY).cast_mut().cast();
+    // SAFETY: the helper takes a map and a key of its type, and gives null or a socket that is ours
+    // to release.
+    unsafe {
+        let socket = bpf_map_lookup_elem(map, ptr::from_ref(&slot).cast());
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket);
+    }
+    true
+}
 
 /// What the daemon is told unasked: denials and closed observed connections. When it is full the
 /// event is lost and counted; the daemon's metrics tell how many.

@@ -119,8 +119,8 @@ pub(crate) const SWITCHES: &[Switch] = &[
         without: "the daemon is known by its process id alone",
         edits: &[edit(
             "ebpf-programs/src/bypass.rs",
-            "    acting::tgid() == config.daemon_tgid && acting::cgroup() == config.daemon_cgroup\n",
-            "    acting::tgid() == config.daemon_tgid && ({off} || acting::cgroup() == config.daemon_cgroup)\n",
+            "|daemon| tgid == *daemon) && acting::cgroup() == config.daemon_cgroup\n",
+            "|daemon| tgid == *daemon) && ({off} || acting::cgroup() == config.daemon_cgroup)\n",
         )],
     },
     Switch {
@@ -253,8 +253,8 @@ pub(crate) const SWITCHES: &[Switch] = &[
             ),
             edit(
                 "daemon/src/bpf/kernel.rs",
-                "    settings: KernelSettings,\n    pub(super) config",
-                "    pub(super) settings: KernelSettings,\n    pub(super) config",
+                "    settings: KernelSettings,\n    retired",
+                "    pub(super) settings: KernelSettings,\n    retired",
             ),
             edit(
                 "daemon/src/bpf/flows.rs",

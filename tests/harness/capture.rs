@@ -113,6 +113,11 @@ impl Packets {
         !needle.is_empty() && (holds(&self.file) || self.streams.iter().any(holds))
     }
 
+    /// How often these bytes stand in what was captured, packet by packet.
+    pub fn count(&self, needle: &[u8]) -> usize {
+        if needle.is_empty() { 0 } else { memmem::find_iter(&self.file, needle).count() }
+    }
+
     /// Whether a TLS handshake crossed the wire: a record of type 22, legacy version 3.1
     /// (RFC 8446 section 5.1), that holds a `ClientHello`.
     pub fn hold_tls(&self) -> bool {

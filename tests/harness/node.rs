@@ -19,7 +19,7 @@ use crate::wait::{soon, stretched_seconds};
 use crate::{ca, cgroup};
 
 /// How long a daemon may take until it is ready. It compiles nothing and waits for nobody.
-const READY: Duration = Duration::from_secs(30);
+pub(crate) const READY: Duration = Duration::from_secs(30);
 
 /// A node with a daemon.
 #[derive(Debug)]
@@ -28,14 +28,16 @@ pub struct Node {
     pub(crate) netns: String,
     /// Below the cgroup2 mount, with a leading slash.
     cgroup: String,
-    cgroup_dir: PathBuf,
+    pub(crate) cgroup_dir: PathBuf,
     instance: String,
     dir: PathBuf,
     /// Its IPv4 address on the wire.
     pub ip: &'static str,
     /// Its IPv6 address on the wire.
     pub ip6: &'static str,
-    daemon: Mutex<Option<Child>>,
+    pub(crate) daemon: Mutex<Option<Child>>,
+    /// Daemons that others have taken the place of.
+    pub(crate) replaced: Mutex<Vec<Child>>,
 }
 
 impl Node {
@@ -57,6 +59,7 @@ impl Node {
             ip,
             ip6,
             daemon: Mutex::new(None),
+            replaced: Mutex::default(),
         };
         for folder in ["state", "run", "pods"] {
             fs::create_dir_all(node.dir.join(folder))?;
@@ -135,11 +138,7 @@ impl Node {
         what: &str,
         is_up: impl Fn() -> bool,
     ) -> Result<()> {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.netns));
-        command.args(["--", "sh", "-c", "echo 0 >\"$1\" && shift && exec \"$@\"", "sh"]);
-        command.arg(self.cgroup_dir.join("daemon/cgroup.procs"));
-        command.arg(daemon).arg("run").arg("--config").arg(self.config());
+        let mut command = self.run(daemon, &[]);
         if !switched_off.is_empty() {
             command.env("TACIT_SWITCHED_OFF", switched_off);
         }
@@ -360,7 +359,7 @@ impl Node {
         self.dir.join("config.toml")
     }
 
-    fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.dir.join("daemon.log")
     }
 
@@ -379,6 +378,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
+        self.crash_draining();
         remove(&self.netns, &self.cgroup_dir, &self.pins());
     }
 }

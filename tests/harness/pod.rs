@@ -213,6 +213,15 @@ impl Server {
             .with_context(|| format!("it said:\n{}", tail(&log, 50)))
     }
 
+    /// Asks it to end, waits, and gives all that it said.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn finish(&mut self) -> Result<String> {
+        end(&mut self.child, Signal::SIGTERM, Duration::from_mins(1));
+        Ok(self.all_said())
+    }
+
     /// Kills it at once.
     pub fn kill(&mut self) {
         end(&mut self.child, Signal::SIGKILL, Duration::from_secs(5));

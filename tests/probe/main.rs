@@ -7,6 +7,7 @@
 mod connect;
 mod exchange;
 mod hand_over;
+mod load;
 mod serve;
 
 use std::net::SocketAddr;
@@ -120,6 +121,13 @@ enum Verb {
         #[arg(long, default_value_t = 2000)]
         rounds: usize,
     },
+    /// Talk again and again until SIGTERM, and count how it ended.
+    Load {
+        /// Where to.
+        address: SocketAddr,
+        #[command(flatten)]
+        manner: load::Manner,
+    },
     /// Send a UDP datagram.
     Datagram {
         /// Where to.
@@ -158,6 +166,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::HandOver { way, address, opener_uid } => hand_over::run(way, address, opener_uid),
         Verb::TakePid { pid } => hand_over::take_pid(pid),
         Verb::Churn { address, processes, rounds } => serve::churn(address, processes, rounds),
+        Verb::Load { address, manner } => load::run(address, &manner),
         Verb::Datagram { address, text } => {
             let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let sent = std::net::UdpSocket::bind(any)?.send_to(text.as_bytes(), address)?;

@@ -64,12 +64,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     let outbound6 = TcpListener::bind((Ipv6Addr::LOCALHOST, OUTBOUND_PORT))?;
     let inbound4 = TcpListener::bind((Ipv4Addr::LOCALHOST, INBOUND_PORT))?;
     let inbound6 = TcpListener::bind((Ipv6Addr::LOCALHOST, INBOUND_PORT))?;
-    kernel.introduce(&ProxyPorts {
+    let ports = ProxyPorts {
         outbound4: &outbound4,
         outbound6: Some(&outbound6),
         inbound4: &inbound4,
         inbound6: Some(&inbound6),
-    })?;
+    };
+    kernel.introduce(&ports, &[])?;
     let scopes = scopes(arguments, &cgroups)?;
     kernel.set_scopes(|| scopes)?;
     kernel.set_sources(&routes::source_routes()?)?;

@@ -25,6 +25,8 @@ pub(crate) enum Tier {
     Kernel,
     /// Two nodes with two daemons, and unmodified programs. Needs root.
     Netns,
+    /// Death, restart and upgrade of the daemon under load. Needs root.
+    Survival,
     /// Attacks, each with a control run in which it works. Needs root.
     Attack,
     /// What only some kernels have. Needs root; names what is not run for want of a feature.
@@ -34,12 +36,13 @@ pub(crate) enum Tier {
 }
 
 /// Run unless tiers are named. A tier that is missing here is named as not run.
-const USUAL: [Tier; 7] = [
+const USUAL: [Tier; 8] = [
     Tier::Tidy,
     Tier::Unit,
     Tier::Kernel,
     Tier::Netns,
     Tier::Features,
+    Tier::Survival,
     Tier::Attack,
     Tier::Interop,
 ];
@@ -132,6 +135,7 @@ impl Tier {
             Self::Tidy => "tidy",
             Self::Kernel => "kernel",
             Self::Netns => "netns",
+            Self::Survival => "survival",
             Self::Attack => "attack",
             Self::Features => "features",
             Self::Interop => "interop",
@@ -144,6 +148,7 @@ impl Tier {
             Self::Tidy => "the rules of the house",
             Self::Kernel => "each eBPF program on this kernel (root)",
             Self::Netns => "two nodes, two daemons, unmodified programs (root)",
+            Self::Survival => "death, restart and upgrade of the daemon under load (root)",
             Self::Attack => "attacks that fail, and controls in which they work (root)",
             Self::Features => "what only some kernels have (root)",
             Self::Interop => "stock SPIFFE and TLS peers (root, downloads)",
@@ -165,9 +170,12 @@ impl Tier {
                 }
                 Ok(count)
             }
-            Self::Kernel | Self::Netns | Self::Features | Self::Attack | Self::Interop => {
-                self.privileged(only, &[])
-            }
+            Self::Kernel
+            | Self::Netns
+            | Self::Features
+            | Self::Survival
+            | Self::Attack
+            | Self::Interop => self.privileged(only, &[]),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use axum::serve::Listener;
@@ -33,6 +34,14 @@ impl HealthListener {
         Ok(Self { listener: TcpListener::bind(address).await? })
     }
 
+    /// Takes over one that a daemon before this one has bound.
+    ///
+    /// # Errors
+    /// When the runtime cannot wait on it.
+    pub fn take_over(listener: std::net::TcpListener) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::from_std(listener)? })
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
@@ -46,6 +55,12 @@ impl HealthListener {
         if let Err(error) = serving.with_graceful_shutdown(stopped).await {
             tracing::error!(%error, "the health port failed");
         }
+    }
+}
+
+impl AsFd for HealthListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::dump::{AddEntries, CaOrder, DeleteBundle, DenyOrder, SetBundle};
+use super::dump::{AddEntries, CaOrder, DeleteBundle, DenyOrder, Replace, SetBundle};
 use super::{Asker, Changes, ExplainTarget, Readiness, Refused, Snapshots, Standing};
 use crate::metrics::Metrics;
 
@@ -49,6 +49,7 @@ pub(super) fn changes(changes: Arc<dyn Changes>) -> Router {
         .route("/v1/deny/add", post(deny))
         .route("/v1/deny/remove", post(undo_deny))
         .route("/v1/ca", post(change_authorities))
+        .route("/v1/replace", post(replace))
         .layer(DefaultBodyLimit::max(LARGEST_ORDER))
         .with_state(changes)
 }
@@ -110,6 +111,14 @@ async fn change_authorities(
     Json(order): Json<CaOrder>,
 ) -> Response {
     answer(it.change_authorities(order, asker).await)
+}
+
+async fn replace(
+    State(it): Changing,
+    ConnectInfo(asker): By,
+    Json(order): Json<Replace>,
+) -> Response {
+    answer(it.replace(order, asker).await)
 }
 
 /// The routes of the loopback port.

@@ -55,16 +55,36 @@ impl AdminSocket {
     /// Start-up errors: the operator has to mend the path or stop the other daemon.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |error| SocketError::Bind(path.to_owned(), error);
+        Self::closed_directory(path)?;
+        if BlockingStream::connect(path).is_ok() {
+            return Err(SocketError::InUse(path.to_owned()));
+        }
+        Self::of(bind_closed(path).map_err(failed)?, path)
+    }
+
+    /// Makes the socket in place of that of a daemon which drains. To be called on a runtime.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn supersede(path: &Path) -> Result<Self, SocketError> {
+        Self::closed_directory(path)?;
+        let listener = bind_closed(path);
+        Self::of(listener.map_err(|error| SocketError::Bind(path.to_owned(), error))?, path)
+    }
+
+    fn closed_directory(path: &Path) -> Result<(), SocketError> {
+        let failed = |error| SocketError::Bind(path.to_owned(), error);
         let directory = path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         if fs::metadata(directory).map_err(failed)?.mode() & 0o022 != 0 {
             return Err(SocketError::OpenDirectory(directory.to_owned()));
         }
-        if BlockingStream::connect(path).is_ok() {
-            return Err(SocketError::InUse(path.to_owned()));
-        }
-        let listener = bind_closed(path).map_err(failed)?;
-        let file = SocketFile::of(path).map_err(failed)?;
+        Ok(())
+    }
+
+    fn of(listener: UnixListener, path: &Path) -> Result<Self, SocketError> {
+        let file =
+            SocketFile::of(path).map_err(|error| SocketError::Bind(path.to_owned(), error))?;
         Ok(Self { listener, file })
     }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::dump::{
     AddEntries, BundleChanged, BundleDump, CaChanged, CaDump, CaOrder, DeleteBundle, DenyChanged,
-    DenyDump, DenyOrder, DoctorDump, EntriesChanged, EntryDump, ExplainDump, ReloadDump, ScopeDump,
-    SetBundle, StatusDump, SvidDump,
+    DenyDump, DenyOrder, DoctorDump, EntriesChanged, EntryDump, ExplainDump, ReloadDump, Replace,
+    Replacing, ScopeDump, SetBundle, StatusDump, SvidDump,
 };
 use super::*;
 use crate::audit::{Event, Record};
@@ -118,6 +118,11 @@ impl Changes for Asked {
     fn delete_bundle(&self, order: DeleteBundle, _asker: Asker) -> Answer<'_, BundleChanged> {
         let domain = order.trust_domain;
         Box::pin(async move { Err(Refused::Wrong(format!("there is no bundle of {domain}"))) })
+    }
+
+    fn replace(&self, order: Replace, _asker: Asker) -> Answer<'_, Replacing> {
+        let version = order.version;
+        Box::pin(async move { Err(Refused::Wrong(format!("not by {version}"))) })
     }
 }
 

@@ -20,4 +20,4 @@ mod tests;
 
 pub use limits::ApiLimits;
 pub use server::{ApiParts, serve};
-pub use socket::{ApiSocketError, WorkloadSocket};
+pub use socket::{ApiSocketError, Bequest, WorkloadSocket, is_bound_at};

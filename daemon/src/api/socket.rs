@@ -4,9 +4,12 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as BlockingStream;
+use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 use tokio::net::UnixListener;
@@ -34,9 +37,43 @@ pub struct WorkloadSocket {
     path: PathBuf,
     /// Which file it is counts, not its name: a successor may have replaced it.
     inode: (u64, u64),
+    bequest: Bequest,
+}
+
+/// Says that somebody else has the socket, too: its file stays when the daemon goes.
+#[derive(Debug, Clone, Default)]
+pub struct Bequest(Arc<AtomicBool>);
+
+impl Bequest {
+    /// From now on, or no longer.
+    pub fn made(&self, made: bool) {
+        self.0.store(made, Ordering::SeqCst);
+    }
+}
+
+/// Whether a socket that was bound by this name is the one that clients find at `path`: it is
+/// moved there once everybody may use it.
+pub fn is_bound_at(bound: &Path, path: &Path) -> bool {
+    (bound == path || bound == fresh_name(path)) && inode(path).is_ok()
 }
 
 impl WorkloadSocket {
+    /// Takes over one that a daemon before this one has made. To be called on a runtime.
+    ///
+    /// # Errors
+    /// When it is not at its path any more.
+    pub fn take_over(path: &Path, listener: BlockingListener) -> Result<Self, ApiSocketError> {
+        let failed = |error| ApiSocketError::Bind(path.to_owned(), error);
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        let inode = inode(path).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned(), inode, bequest: Bequest::default() })
+    }
+
+    /// To be told when somebody else has it, too.
+    pub fn bequest(&self) -> Bequest {
+        self.bequest.clone()
+    }
+
     /// Makes the socket, and directories that everybody may pass through if they are absent.
     /// Replaces one that nobody serves. To be called on a runtime.
     ///
@@ -57,16 +94,14 @@ impl WorkloadSocket {
         }
         let listener = bind_open(path).map_err(failed)?;
         let inode = inode(path).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned(), inode })
+        Ok(Self { listener, path: path.to_owned(), inode, bequest: Bequest::default() })
     }
 }
 
 /// Binds under another name and moves the socket into place when everybody may use it: nobody
 /// finds it missing, or without the right to connect.
 fn bind_open(path: &Path) -> io::Result<UnixListener> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
+    let fresh = fresh_name(path);
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -75,6 +110,12 @@ fn bind_open(path: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(&fresh, Permissions::from_mode(0o666))?;
     fs::rename(&fresh, path)?;
     Ok(listener)
+}
+
+fn fresh_name(path: &Path) -> PathBuf {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    fresh.into()
 }
 
 /// The directory on the way that others may not pass through, if any.
@@ -87,9 +128,16 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
+impl AsFd for WorkloadSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
 impl Drop for WorkloadSocket {
     fn drop(&mut self) {
-        if !inode(&self.path).is_ok_and(|now| now == self.inode) {
+        let bequeathed = self.bequest.0.load(Ordering::SeqCst);
+        if bequeathed || !inode(&self.path).is_ok_and(|now| now == self.inode) {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {

@@ -1,17 +1,19 @@
 //! What the daemon is built on before it captures anything: log, authority, control sockets; and
 //! how configuration becomes the settings of each part.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::admin::{AdminSocket, Changes, HealthListener, Readiness, Snapshots};
-use crate::api::{self, ApiLimits, ApiParts, WorkloadSocket};
+use crate::api::{self, ApiLimits, ApiParts, Bequest, WorkloadSocket};
 use crate::attest::{AttestSettings, Attestor};
-use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Writer};
+use crate::audit::log::Before;
+use crate::audit::{self, Audit, AuditSettings, Clock, Direction, Overflow, Record, Writer};
 use crate::config::{Config, FederationConfig, ProxyConfig, ReloadHandle};
 use crate::federation::{Bounds, FetchSettings, Fetcher, FetcherParts};
-use crate::files::{self, FilesParts, Standings};
+use crate::files::Standings;
 use crate::identity::{CaSettings, Identities, IdentitySettings, Issuer, LocalCa};
 use crate::metrics::Metrics;
 use crate::policy::{DenyList, DenyReason};
@@ -22,9 +24,11 @@ use crate::state::ForeignBundles;
 use crate::sys::cgroup::Cgroups;
 use crate::sys::clock;
 
+use super::StartError;
+use super::drains::Drains;
 use super::endpoints::Endpoints;
-use super::in_force::InForce;
-use super::{StartError, ground};
+use super::sockets::{Estate, name};
+use super::succession::Passable;
 
 /// Where the embedded CA keeps its files, below the state directory.
 pub(super) const CA_FOLDER: &str = "ca";
@@ -44,13 +48,19 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// Opens log, authority and control sockets.
-    pub(super) async fn open(config: &Config) -> Result<(Self, Writer), StartError> {
+    /// Opens log, authority and control sockets: those that were passed on, and the rest anew.
+    /// After a daemon that drains also gives the opening records of its connections.
+    pub(super) async fn open(
+        config: &Config,
+        before: Before,
+        estate: &mut Estate,
+    ) -> Result<(Self, Writer, Vec<Record>), StartError> {
         let directions = [Direction::Outbound.as_str(), Direction::Inbound.as_str()];
         let metrics = Arc::new(Metrics::new(&directions, &DenyReason::ALL.map(DenyReason::as_str)));
         let clock = Clock { now: clock::now, since_boot: clock::since_boot };
-        let (audit, writer) = Audit::open(&audit_settings(config), clock, Arc::clone(&metrics))
-            .map_err(StartError::Audit)?;
+        let opened =
+            Audit::open_after(&audit_settings(config), before, clock, Arc::clone(&metrics));
+        let (audit, writer, open) = opened.map_err(StartError::Audit)?;
         let node = &config.node;
         let mut ca = CaSettings::new(
             node.state_dir.join(CA_FOLDER),
@@ -67,19 +77,14 @@ impl Base {
             Box::new(move |others| known.trust(others)),
         )?;
         let issuer: Arc<dyn Issuer> = Arc::<LocalCa>::clone(&ca);
-        let endpoints = Some(Endpoints::open(config, &issuer).await?);
-        let health = match config.admin.metrics_listen {
-            Some(address) => Some(
-                HealthListener::bind(address)
-                    .await
-                    .map_err(|source| StartError::Listen { address, source })?,
-            ),
-            None => None,
-        };
+        let endpoints = Some(Endpoints::open(config, &issuer, estate).await?);
+        let health = health(config, estate).await?;
         // Before the control socket, whose directories would be closed to everybody else.
-        let api = &config.workload_api;
-        let workload_socket = api.enabled.then(|| WorkloadSocket::bind(&api.socket)).transpose()?;
-        let socket = AdminSocket::bind(&config.admin.socket)?;
+        let workload_socket = workload_socket(config, estate)?;
+        let socket = match before {
+            Before::Gone => AdminSocket::bind(&config.admin.socket)?,
+            Before::Draining(_) | Before::Myself => AdminSocket::supersede(&config.admin.socket)?,
+        };
         let readiness = Readiness::default();
         let base = Self {
             readiness,
@@ -92,7 +97,24 @@ impl Base {
             socket,
             health,
         };
-        Ok((base, writer))
+        Ok((base, writer, open))
+    }
+
+    /// The sockets that can be given to a successor, and whose file it is that stays.
+    pub(super) fn passable(&self, to: &mut Passable) -> io::Result<Bequest> {
+        if let Some(health) = &self.health {
+            to.add(name::METRICS, health)?;
+        }
+        if let Some(endpoints) = &self.endpoints {
+            endpoints.passable(to)?;
+        }
+        match &self.workload_socket {
+            Some(socket) => {
+                to.add(name::WORKLOAD_API, socket)?;
+                Ok(socket.bequest())
+            }
+            None => Ok(Bequest::default()),
+        }
     }
 
     /// Who is who, by these entries.
@@ -142,28 +164,12 @@ impl Base {
         tasks.spawn("Workload API", api::serve(parts, tasks.stop()));
     }
 
-    /// Keeps SVIDs in files, where the configuration asks for it.
-    pub(super) fn keep_files(
-        &self,
-        tasks: &mut Tasks,
-        config: &Config,
-        in_force: &InForce,
-        cgroups: &Cgroups,
-    ) -> Result<(), StartError> {
+    /// How files with SVIDs stand is asked for, too.
+    pub(super) fn watch_files(&self) -> Standings {
         let standings = Standings::default();
-        let commands = ground::commands_cgroup_of(&config.capture);
-        let parts = FilesParts {
-            sets: in_force.files.subscribe(),
-            identities: in_force.identities.clone(),
-            audit: self.audit.clone(),
-            standings: standings.clone(),
-            state_dir: config.node.state_dir.clone(),
-            commands: cgroups.mount().join(commands.trim_start_matches('/')),
-            clock: clock::now,
-        };
-        tasks.spawn("SVIDs in files", files::keep(parts, tasks.stop())?);
-        self.readiness.probe("SVIDs in files", move || standings.all());
-        Ok(())
+        let asked = standings.clone();
+        self.readiness.probe("SVIDs in files", move || asked.all());
+        standings
     }
 
     /// Serves whoever asks the ports that the configuration names; gives the own bundle as it is
@@ -205,7 +211,11 @@ impl Base {
     }
 
     /// Adds what readiness asks each time.
-    pub(super) fn watch(&self, identities: &Identities, reload: &ReloadHandle) {
+    pub(super) fn watch(&self, identities: &Identities, reload: &ReloadHandle, drains: &Drains) {
+        let drains = drains.clone();
+        self.readiness.probe("takes connections", move || {
+            if drains.begun() { Err("it drains".to_owned()) } else { Ok(()) }
+        });
         let audit = self.audit.clone();
         self.readiness.probe("audit log", move || match audit.health().problem {
             Some(problem) => Err(problem),
@@ -241,7 +251,7 @@ impl Base {
         });
     }
 
-    /// Answers on the control sockets until the very end.
+    /// Answers on the control sockets.
     pub(super) fn serve(
         self,
         tasks: &mut Tasks,
@@ -253,6 +263,39 @@ impl Base {
             tasks.spawn("health", health.serve(self.metrics, self.readiness, tasks.stop()));
         }
     }
+}
+
+async fn health(
+    config: &Config,
+    estate: &mut Estate,
+) -> Result<Option<HealthListener>, StartError> {
+    let Some(address) = config.admin.metrics_listen else { return Ok(None) };
+    let opened = match estate.tcp(name::METRICS, address) {
+        Some(listener) => HealthListener::take_over(listener),
+        None => HealthListener::bind(address).await,
+    };
+    opened.map(Some).map_err(|source| StartError::Listen { address, source })
+}
+
+fn workload_socket(
+    config: &Config,
+    estate: &mut Estate,
+) -> Result<Option<WorkloadSocket>, StartError> {
+    let api = &config.workload_api;
+    if !api.enabled {
+        return Ok(None);
+    }
+    let socket = match estate.unix(name::WORKLOAD_API, &api.socket) {
+        Some(listener) => {
+            let socket = WorkloadSocket::take_over(&api.socket, listener)?;
+            // Until this daemon serves, it is another's.
+            socket.bequest().made(true);
+            socket
+        }
+        None => WorkloadSocket::bind(&api.socket)?,
+    };
+    estate.keep(name::WORKLOAD_API, &socket);
+    Ok(Some(socket))
 }
 
 fn audit_settings(config: &Config) -> AuditSettings {

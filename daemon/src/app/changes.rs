@@ -1,14 +1,20 @@
 //! What operators change while the daemon runs, by its control socket: done here, and recorded with
 //! who asked.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use crate::admin::dump::{
     AddEntries, BundleChanged, CaChanged, CaOrder, DeleteBundle, DenyChanged, DenyOrder,
-    EntriesChanged, NewEntry, SetBundle,
+    EntriesChanged, NewEntry, Replace, Replacing, SetBundle,
 };
 use crate::admin::{Answer, Asker, Changes, Refused};
 use crate::audit::Audit;
+use crate::bpf::MAX_DAEMONS;
 use crate::config::EntryDraft;
 use crate::registry::RegistrationEntry;
 use crate::spiffe::{TrustDomain, parse_trust_domain};
@@ -18,6 +24,8 @@ use crate::sys::private_files::FileError;
 
 use super::authorities::Authorities;
 use super::denials::Denials;
+use super::drains::Drains;
+use super::succession::{self, Candidate};
 
 /// Does what is asked, and records it.
 #[derive(Debug)]
@@ -27,11 +35,19 @@ pub(super) struct Operations {
     pub(super) bundles: ForeignBundles,
     pub(super) authorities: Authorities,
     pub(super) denials: Denials,
+    /// Set while a successor reads what there is.
+    pub(super) frozen: Arc<AtomicBool>,
+    /// The control socket.
+    pub(super) socket: PathBuf,
+    /// Where those who want to take over are let in, one at a time.
+    pub(super) door: mpsc::Sender<Candidate>,
+    pub(super) drains: Drains,
 }
 
 impl Changes for Operations {
     fn add_entries(&self, order: AddEntries, asker: Asker) -> Answer<'_, EntriesChanged> {
         Box::pin(async move {
+            self.may_change()?;
             let entries = self.entries.clone();
             let drafts: Vec<_> = order.entries.into_iter().map(draft).collect();
             let add = move || entries.add(&order.source, &drafts, order.replace);
@@ -50,6 +66,7 @@ impl Changes for Operations {
 
     fn remove_entries(&self, ids: Vec<String>, asker: Asker) -> Answer<'_, EntriesChanged> {
         Box::pin(async move {
+            self.may_change()?;
             let entries = self.entries.clone();
             let removed = blocking(move || entries.remove(&ids)).await?.map_err(refused)?;
             for entry in &removed {
@@ -62,6 +79,7 @@ impl Changes for Operations {
 
     fn set_bundle(&self, order: SetBundle, asker: Asker) -> Answer<'_, BundleChanged> {
         Box::pin(async move {
+            self.may_change()?;
             let (bundles, domain) = (self.bundles.clone(), domain(&order.trust_domain)?);
             let of = domain.clone();
             let set = move || bundles.set(&of, &order.text, clock::now());
@@ -76,6 +94,7 @@ impl Changes for Operations {
 
     fn delete_bundle(&self, order: DeleteBundle, asker: Asker) -> Answer<'_, BundleChanged> {
         Box::pin(async move {
+            self.may_change()?;
             let (bundles, domain) = (self.bundles.clone(), domain(&order.trust_domain)?);
             let of = domain.clone();
             blocking(move || bundles.delete(&of)).await?.map_err(bundle_refused)?;
@@ -85,15 +104,43 @@ impl Changes for Operations {
     }
 
     fn deny(&self, order: DenyOrder, asker: Asker) -> Answer<'_, DenyChanged> {
-        Box::pin(self.denials.add(order, asker))
+        Box::pin(async move {
+            self.may_change()?;
+            self.denials.add(order, asker).await
+        })
     }
 
     fn undo_deny(&self, order: DenyOrder, asker: Asker) -> Answer<'_, DenyChanged> {
-        Box::pin(self.denials.remove(order, asker))
+        Box::pin(async move {
+            self.may_change()?;
+            self.denials.remove(order, asker).await
+        })
     }
 
     fn change_authorities(&self, order: CaOrder, asker: Asker) -> Answer<'_, CaChanged> {
-        Box::pin(self.authorities.obey(order, asker))
+        Box::pin(async move {
+            self.may_change()?;
+            self.authorities.obey(order, asker).await
+        })
+    }
+
+    fn replace(&self, order: Replace, asker: Asker) -> Answer<'_, Replacing> {
+        Box::pin(async move {
+            let most = MAX_DAEMONS - 1;
+            if self.drains.pids().len() >= most {
+                let what = format!("{most} daemons before this one still drain; try again later");
+                return Err(Refused::Wrong(what));
+            }
+            let room = self.door.try_reserve().map_err(|_full| {
+                let what = "this daemon drains, or another process is about to take over already";
+                Refused::Wrong(what.to_owned())
+            })?;
+            let candidate = succession::admit(&self.socket, order, asker).await?;
+            let detail = format!("by tacit {}, process {}", candidate.version, candidate.pid);
+            self.audit.order("replacement_asked", detail).await;
+            room.send(candidate);
+            Ok(Replacing { pid: std::process::id() })
+        })
     }
 }
 
@@ -106,6 +153,14 @@ impl Operations {
             jwt_authorities: bundle.map_or(0, |bundle| bundle.jwt_authorities().len()),
             entries: self.entries.registry().borrow().federated_with(domain),
         }
+    }
+
+    fn may_change(&self) -> Result<(), Refused> {
+        if self.frozen.load(Ordering::SeqCst) {
+            let what = "another daemon is taking over; ask again in a moment";
+            return Err(Refused::Failed(what.to_owned()));
+        }
+        Ok(())
     }
 
     async fn record(&self, reason: &'static str, entry: &RegistrationEntry, asker: Asker) {

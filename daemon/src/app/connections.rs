@@ -29,11 +29,23 @@ pub(super) struct PassingBy {
     table: ScopeTable,
     audit: Audit,
     own_cgroup: CgroupId,
+    outbound_port: u16,
 }
 
 impl PassingBy {
-    pub(super) fn new(table: ScopeTable, audit: Audit, own_cgroup: CgroupId) -> Self {
-        Self { table, audit, own_cgroup }
+    pub(super) fn new(
+        table: ScopeTable,
+        audit: Audit,
+        (own_cgroup, outbound_port): (CgroupId, u16),
+    ) -> Self {
+        Self { table, audit, own_cgroup, outbound_port }
+    }
+
+    /// Captured, whoever has made the listening socket, and also if it waits for a daemon still:
+    /// nobody else is ever reached there (`lookup.rs` of the programs).
+    fn is_captured(&self, connection: &Connection) -> bool {
+        let there = connection.remote;
+        there.ip().is_loopback() && there.port() == self.outbound_port
     }
 
     /// Looks whenever scopes have changed, until the daemon stops.
@@ -121,7 +133,9 @@ impl PassingBy {
             .map(|one| (one.remote, one.local))
             .collect();
         let others = all.into_iter().filter(|one| {
-            one.cgroup != Some(self.own_cgroup) && !carried.contains(&(one.local, one.remote))
+            one.cgroup != Some(self.own_cgroup)
+                && !self.is_captured(one)
+                && !carried.contains(&(one.local, one.remote))
         });
         let passing = others.filter_map(|one| {
             let placed = self.table.scope_at(one.cgroup?, [one.uid, one.uid])?;

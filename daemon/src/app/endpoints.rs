@@ -1,18 +1,23 @@
 //! The ports that anybody may ask: the bundle endpoint, and the documents of `OpenID` Connect.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::{BundleEndpointConfig, Config, EndpointProfile, OidcConfig};
 use crate::federation::{
-    CertificateSource, Endpoint, Published, Shown, bundle_routes, oidc_routes,
+    CertificateSource, Endpoint, EndpointRoutes, Published, Shown, bundle_routes, oidc_routes,
 };
 use crate::identity::Issuer;
 use crate::shutdown::Tasks;
 use crate::state::Sequence;
 
 use super::StartError;
+use super::sockets::{Estate, name};
+use super::succession::Passable;
 
 /// Everything that is published, its ports bound.
 #[derive(Debug)]
@@ -23,10 +28,12 @@ pub(super) struct Endpoints {
 }
 
 impl Endpoints {
-    /// Binds the ports that the configuration names, and has their certificates.
+    /// Binds the ports that the configuration names, or takes those that were passed on, and has
+    /// their certificates.
     pub(super) async fn open(
         config: &Config,
         issuer: &Arc<dyn Issuer>,
+        estate: &mut Estate,
     ) -> Result<Self, StartError> {
         let own = &config.node.trust_domain;
         let published = Published::new(
@@ -41,8 +48,8 @@ impl Endpoints {
             let shown = Shown::first(source, Arc::clone(issuer)).await?;
             let routes = bundle_routes(opened.published.document());
             opened.shown.push(shown.clone());
-            let endpoint = Endpoint::bind("bundle endpoint", address, Some(shown), routes).await?;
-            opened.ports.push(endpoint);
+            let at = (name::BUNDLE_ENDPOINT, address);
+            opened.ports.push(listen(at, Some(shown), routes, estate).await?);
         }
         if let (Some(address), Some(url)) = (config.oidc.listen, &config.oidc.issuer) {
             let shown = match oidc_certificate(&config.oidc) {
@@ -51,8 +58,8 @@ impl Endpoints {
             };
             opened.shown.extend(shown.clone());
             let routes = oidc_routes(url, own.clone(), issuer.bundles());
-            let endpoint = Endpoint::bind("OpenID Connect", address, shown, routes).await?;
-            opened.ports.push(endpoint);
+            let at = (name::OPENID_CONNECT, address);
+            opened.ports.push(listen(at, shown, routes, estate).await?);
         }
         Ok(opened)
     }
@@ -60,6 +67,11 @@ impl Endpoints {
     /// The own bundle as it is published.
     pub(super) fn document(&self) -> watch::Receiver<Arc<str>> {
         self.published.document()
+    }
+
+    /// The ports, so that they can be passed on.
+    pub(super) fn passable(&self, to: &mut Passable) -> io::Result<()> {
+        self.ports.iter().try_for_each(|port| to.add(port.name(), port))
     }
 
     /// Answers until the daemon drains.
@@ -72,6 +84,20 @@ impl Endpoints {
             tasks.spawn("an endpoint", endpoint.serve(tasks.stop()));
         }
     }
+}
+
+async fn listen(
+    (name, address): (&'static str, SocketAddr),
+    shown: Option<Shown>,
+    routes: EndpointRoutes,
+    estate: &mut Estate,
+) -> Result<Endpoint, StartError> {
+    let Some(listener) = estate.tcp(name, address) else {
+        return Ok(Endpoint::bind(name, address, shown, routes).await?);
+    };
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    Ok(Endpoint::on(name, listener, shown, routes)?)
 }
 
 fn bundle_certificate(config: &Config) -> CertificateSource {

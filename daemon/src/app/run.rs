@@ -1,44 +1,45 @@
-//! The daemon from its first breath to its last, in order. Attach comes late: nothing is redirected
-//! to a proxy that does not listen. Stopping never detaches: strict scopes stay closed.
+//! The daemon's start, in order. Attach comes late: nothing is redirected to a proxy that does not
+//! listen. How it goes on, and ends, is in `course.rs`. Stopping never detaches: strict scopes stay
+//! closed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::bpf::{EventStream, Kernel, KernelCounters, KernelSettings};
+use crate::audit::log::Before;
+use crate::audit::{Inheritance, Record, Writer};
+use crate::bpf::{Kernel, KernelCounters, KernelSettings};
 use crate::config::{Config, Installation, ReloadHandle, Reloader};
 use crate::proxy::{self, Proxy, ProxyParts};
 use crate::shutdown::{Stop, Tasks};
 use crate::sys::cgroup::Cgroups;
-use crate::sys::route_changes::RouteChanges;
-use crate::sys::{clock, netns, process};
+use crate::sys::{clock, netns, process, service_manager};
 use crate::telemetry;
 use crate::workload::NetnsCookie;
 
 use super::authorities::Authorities;
 use super::base::{self, Base};
 use super::bypasses::Bypasses;
-use super::changes::Operations;
 use super::connections::PassingBy;
+use super::course::Course;
 use super::denials::Denials;
-use super::events::{self, LostEvents, Recorder};
+use super::drains::Drains;
 use super::extent::Extent;
-use super::ground::{self, Listeners};
+use super::ground;
 use super::in_force::InForce;
-use super::listeners::ListenerTable;
-use super::scopes::ScopeTable;
-use super::snapshots::Daemon;
+use super::reign::{Governor, Reign};
+use super::scopes::{self, ScopeTable};
+use super::sockets::{Estate, Listeners};
 use super::start_error::StartError;
-use super::tasks::{self, Loaded, Numbers, Reloads};
+use super::succession::{self, Offer, Passable, Predecessor, Yielding};
+use super::surface::Asked;
+use super::tasks::{Loaded, Reloads};
 
-/// How long the last records may take to be written once everything else has ended.
-const LAST_RECORDS: Duration = Duration::from_secs(5);
-
-/// Runs the daemon until it is told to stop: SIGTERM or SIGINT drains, a second one stops.
-pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
+/// Runs the daemon until it is told to stop: SIGTERM or SIGINT drains, a second one stops. With
+/// `replace` it takes the place of the one that runs.
+pub fn run(config: Config, path: PathBuf, replace: bool) -> Result<(), StartError> {
     telemetry::start(config.log);
     process::protect_memory().map_err(StartError::Protect)?;
     if let Err(error) = process::raise_open_files() {
@@ -49,15 +50,24 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
     if let Err(error) = process::lock_memory() {
         tracing::warn!(%error, "memory is not locked: keys may be swapped out");
     }
-    // Before any thread or socket is made: both belong to the cgroup they are made in.
-    let cgroups = Cgroups::find()?;
-    let own = ground::own_cgroup(&cgroups, &config.capture)?;
+    let mut estate = Estate::of_service_manager();
     let own_netns = netns::own_cookie()
         .map_err(|source| StartError::Machine { what: "the own network namespace", source })?;
+    let pins = ground::pin_folder(&config.capture)?;
+    let mut predecessor = if replace { succession::ask(&config, &pins, own_netns)? } else { None };
+    if let Some(predecessor) = &mut predecessor {
+        estate.join(predecessor.sockets());
+    }
+    // Before any thread or socket is made: both belong to the cgroup they are made in.
+    let cgroups = Cgroups::find()?;
+    let own = match &predecessor {
+        Some(predecessor) => ground::enter(&cgroups, predecessor.cgroup())?,
+        None => ground::own_cgroup(&cgroups, &config.capture)?,
+    };
     let cgroup = cgroups.mount().join(config.capture.cgroup.trim_start_matches('/'));
     let kernel = Kernel::load(KernelSettings {
         cgroup,
-        pins: ground::pin_folder(&config.capture)?,
+        pins,
         own_cgroup: own,
         netns: own_netns,
         observe_unscoped: config.audit.observe,
@@ -71,8 +81,8 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), StartError> {
     extent.keep()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(StartError::Runtime)?;
-    let footing = Footing { kernel: Arc::new(kernel), cgroups, netns: own_netns, extent };
-    let served = runtime.block_on(serve(config, path, footing));
+    let place = Place { kernel: Arc::new(kernel), cgroups, netns: own_netns, extent };
+    let served = runtime.block_on(serve(config, path, place, estate, predecessor));
     // What is left are threads that wait for a disk or a directory service: they hold up nothing.
     runtime.shutdown_background();
     served
@@ -100,9 +110,8 @@ pub fn uninstall(at: &Installation) -> Result<bool, StartError> {
     Ok(had_cgroup || had_pins)
 }
 
-/// What the daemon stands on before it serves.
-#[derive(Clone)]
-struct Footing {
+/// Where the daemon stands.
+struct Place {
     kernel: Arc<Kernel>,
     cgroups: Cgroups,
     netns: NetnsCookie,
@@ -111,124 +120,182 @@ struct Footing {
 
 /// What the stages of the start hand on.
 struct Started {
-    kernel: Arc<Kernel>,
+    governor: Governor,
+    reign: Reign,
     in_force: InForce,
     proxy: Arc<Proxy>,
-    counters: Arc<KernelCounters>,
+    listeners: Listeners,
+    passable: Passable,
     /// What ends when the daemon drains.
     tasks: Tasks,
     /// What lives until the last connection has ended.
     last: Tasks,
 }
 
-async fn serve(config: Config, path: PathBuf, footing: Footing) -> Result<(), StartError> {
-    let (mut base, writer) = Base::open(&config).await?;
-    let programs = base.readiness.condition("programs attached");
-    let mut started = capture(&config, &base, &footing)?;
-    let in_force = started.in_force.clone();
-    let reloader = Reloader::new(path.clone(), config.clone())
-        .taken_up_by(move |config| in_force.take_up(config));
-    let (reload, hang_up) = (reloader.handle(), reloader.handle());
-    started.last.spawn("audit writer", writer.run(started.last.stop()));
-    let bypasses = adopt(&mut started, &base, &footing).await;
-    programs.met();
-    base.watch(&started.in_force.identities, &reload);
-    let published = base.serve_endpoints(&mut started.tasks);
-    let fetcher = base.fetch_bundles(&mut started.tasks, &config);
-    base.serve_workloads(
-        &mut started.tasks,
-        &config,
-        &started.in_force.identities,
-        &footing.cgroups,
-    );
-    base.keep_files(&mut started.tasks, &config, &started.in_force, &footing.cgroups)?;
+async fn serve(
+    config: Config,
+    path: PathBuf,
+    place: Place,
+    mut estate: Estate,
+    predecessor: Option<Predecessor>,
+) -> Result<(), StartError> {
+    scopes::can_keep(&config.scopes, place.kernel.lacks())?;
+    // All that can fail without harm has been done. From here on a predecessor rules no more.
+    let yielding = match predecessor {
+        Some(predecessor) => Some(predecessor.yields().await?),
+        None => None,
+    };
+    let before = yielding.as_ref().map_or(Before::Gone, |it| Before::Draining(it.pid()));
+    let (base, writer, open) = Base::open(&config, before, &mut estate).await?;
+    let draining = yielding.as_ref().map_or_else(Vec::new, Yielding::pids);
+    let started = capture(&config, &base, &place, (&mut estate, &draining))?;
+    estate.settle();
+    let begun = Begun { config, path, base, writer, yielding, open };
+    let course = begun.course(started, place).await?;
+    service_manager::ready(std::process::id());
+    course.run().await
+}
 
-    let audit = base.audit.clone();
-    let loaded = Loaded::new(clock::now());
+/// All but what is asked and told.
+struct Begun {
+    config: Config,
+    path: PathBuf,
+    base: Base,
+    writer: Writer,
+    yielding: Option<Yielding>,
+    /// Opening records of connections that a predecessor has.
+    open: Vec<Record>,
+}
+
+impl Begun {
+    /// Writes the log, answers, and has a predecessor drain.
+    async fn course(self, started: Started, place: Place) -> Result<Course, StartError> {
+        let Self { config, path, mut base, writer, yielding, open } = self;
+        let Started { governor, mut reign, in_force, proxy, listeners, mut passable, .. } = started;
+        let (mut serving, mut last, mut front) = (started.tasks, started.last, Tasks::new());
+        let programs = base.readiness.condition("programs attached");
+        last.spawn("audit writer", writer.run(last.stop()));
+        let authorities = Authorities {
+            ca: Arc::clone(&base.ca),
+            identities: in_force.identities.clone(),
+            proxy: Arc::clone(&proxy),
+            audit: base.audit.clone(),
+        };
+        last.spawn("authorities", authorities.clone().record(last.stop()));
+        let denials = Denials { in_force: in_force.clone(), proxy, audit: base.audit.clone() };
+        governor.adopt(&mut reign).await?;
+        programs.met();
+        let standing = governor.bypasses.clone();
+        base.readiness.probe("nothing goes past strict scopes", move || standing.standing());
+        let audit = base.audit.clone();
+        let drains = Drains::new(audit.clone());
+        let workload_file = base.passable(&mut passable).map_err(passing)?;
+        let (loaded, reload) = follow_configuration((&config, &path), &in_force, &base, &mut last);
+        base.watch(&governor.identities, &reload, &drains);
+        let published = base.serve_endpoints(&mut serving);
+        let fetcher = base.fetch_bundles(&mut serving, &config);
+        base.serve_workloads(&mut serving, &config, &governor.identities, &place.cgroups);
+        let asked = Asked {
+            path,
+            loaded,
+            reload,
+            authorities,
+            denials,
+            published,
+            fetcher,
+            drains: drains.clone(),
+        };
+        let (surface, candidates, frozen) = asked.surface(&config, &base, &governor, &in_force);
+        base.serve(&mut front, Arc::clone(&surface.daemon), Arc::clone(&surface.changes));
+        if let Some(yielding) = yielding {
+            let inheritance = Inheritance::new(audit, open);
+            let draining = yielding.taken().await?;
+            let kernel = Arc::clone(&governor.kernel);
+            last.spawn("predecessor", draining.follow(inheritance, kernel, drains.others()));
+        }
+        workload_file.made(governor.kept);
+        let offer = offer(&config, &place)?;
+        place.extent.forbid()?;
+        tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
+        let drain_timeout = config.proxy.drain_timeout;
+        Ok(Course {
+            governor,
+            reign,
+            serving,
+            front,
+            last,
+            surface,
+            candidates,
+            frozen,
+            listeners,
+            passable,
+            workload_file,
+            offer,
+            drains,
+            drain_timeout,
+        })
+    }
+}
+
+/// Takes up what changes in the configuration, to the last: open connections are judged by the
+/// rules as they are.
+fn follow_configuration(
+    (config, path): (&Config, &Path),
+    in_force: &InForce,
+    base: &Base,
+    last: &mut Tasks,
+) -> (Loaded, ReloadHandle) {
+    let in_force = in_force.clone();
+    let reloader = Reloader::new(path.to_owned(), config.clone())
+        .taken_up_by(move |config| in_force.take_up(config));
+    let (loaded, reload) = (Loaded::new(clock::now()), reloader.handle());
     let reloads = Reloads {
         status: reload.status(),
         metrics: Arc::clone(&base.metrics),
-        audit: audit.clone(),
+        audit: base.audit.clone(),
         loaded: loaded.clone(),
         clock: clock::now,
     };
-    started.tasks.spawn("reloads", reloads.tell(started.tasks.stop()));
-    let changes = operations(&base, &started.in_force, started.proxy);
-    let recording = changes.authorities.clone().record(started.last.stop());
-    started.last.spawn("authorities", recording);
-    let daemon = Arc::new(Daemon {
-        started: loaded.at(),
-        loaded,
-        path,
-        kernel: started.kernel,
-        counters: started.counters,
-        audit: audit.clone(),
-        identities: started.in_force.identities,
-        authorities: changes.authorities.clone(),
-        denials: changes.denials.clone(),
-        entries: started.in_force.entries.clone(),
-        bundles: base.bundles.clone(),
-        published,
-        fetcher,
-        policy: started.in_force.policy.subscribe(),
-        reload,
-        readiness: base.readiness.clone(),
-        table: started.in_force.table,
-        cgroups: footing.cgroups,
-        netns: footing.netns,
-        bypasses,
-    });
-    let stop = started.tasks.stop();
-    started.tasks.spawn("configuration", reloader.run(stop.clone()));
-    started.tasks.spawn("hang-up", reload_on_hangup(hang_up, stop));
-    base.serve(&mut started.last, daemon, Arc::new(changes));
-    footing.extent.forbid()?;
-    tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
-    until_told_to_stop(&mut started.tasks, config.proxy.drain_timeout).await;
-    if !audit.flush(LAST_RECORDS).await {
-        tracing::warn!("the audit log takes no records; they are tried once more, then lost");
-    }
-    started.last.drain(LAST_RECORDS).await;
-    Ok(())
+    last.spawn("reloads", reloads.tell(last.stop()));
+    last.spawn("hang-up", reload_on_hangup(reloader.handle(), last.stop()));
+    last.spawn("configuration", reloader.run(last.stop()));
+    (loaded, reload)
 }
 
-/// What may be changed while the daemon runs, and by whom that is recorded.
-fn operations(base: &Base, in_force: &InForce, proxy: Arc<Proxy>) -> Operations {
-    let audit = base.audit.clone();
-    Operations {
-        denials: Denials {
-            in_force: in_force.clone(),
-            proxy: Arc::clone(&proxy),
-            audit: audit.clone(),
-        },
-        authorities: Authorities {
-            ca: Arc::clone(&base.ca),
-            identities: in_force.identities.clone(),
-            proxy,
-            audit: audit.clone(),
-        },
-        entries: in_force.entries.clone(),
-        bundles: base.bundles.clone(),
-        audit,
-    }
+/// What a successor is told.
+fn offer(config: &Config, place: &Place) -> Result<Offer, StartError> {
+    let own = place.cgroups.own();
+    Ok(Offer {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cgroup: own.map_err(|source| StartError::Machine { what: "the own cgroup", source })?,
+        pins: ground::pin_folder(&config.capture)?,
+        attached_at: config.capture.cgroup.clone(),
+        netns: place.netns.0,
+        draining: Vec::new(),
+        sockets: Vec::new(),
+    })
+}
+
+fn passing(source: io::Error) -> StartError {
+    StartError::Machine { what: "a listening socket", source }
 }
 
 /// Listens, tells the programs, serves, and only then attaches.
-fn capture(config: &Config, base: &Base, footing: &Footing) -> Result<Started, StartError> {
-    let Footing { kernel, cgroups, netns, extent } = footing.clone();
+fn capture(
+    config: &Config,
+    base: &Base,
+    place: &Place,
+    (estate, draining): (&mut Estate, &[u32]),
+) -> Result<Started, StartError> {
     let (mut tasks, mut last) = (Tasks::new(), Tasks::new());
-    let stop = tasks.stop();
-    let table = ScopeTable::new(Arc::clone(&kernel), cgroups.clone(), base.audit.clone());
-    let in_force = InForce::open(config, base, extent, table)?;
+    let kernel = &place.kernel;
+    let table = ScopeTable::new(Arc::clone(kernel), place.cgroups.clone(), base.audit.clone());
+    let in_force = InForce::open(config, base, place.extent, table)?;
     let (identities, table) = (in_force.identities.clone(), in_force.table.clone());
-    let listeners = Listeners::open(&config.proxy)?;
-    kernel.introduce(&listeners.ports())?;
+    let listeners = Listeners::open(&config.proxy, estate)?;
+    kernel.introduce(&listeners.ports(), draining)?;
     table.apply(&config.scopes)?;
-    let changes = RouteChanges::listen()
-        .map_err(|source| StartError::Machine { what: "changes of routes", source })?;
-    tasks.spawn("routes", tasks::follow_routes(Arc::clone(&kernel), changes, stop.clone()));
-    let events = EventStream::take(&kernel)?;
-    let counters = Arc::new(KernelCounters::take(&kernel)?);
     let proxy = Proxy::new(ProxyParts {
         identities: identities.clone(),
         bundles: identities.bundles(),
@@ -241,79 +308,60 @@ fn capture(config: &Config, base: &Base, footing: &Footing) -> Result<Started, S
         settled: in_force.settled.subscribe(),
         audit: base.audit.clone(),
         metrics: Arc::clone(&base.metrics),
-        flows: Arc::<Kernel>::clone(&kernel),
+        flows: Arc::<Kernel>::clone(kernel),
         settings: base::proxy_settings(&config.proxy),
     });
-    serve_proxy(&mut tasks, listeners, &proxy)?;
+    let passable = serve_proxy(&mut tasks, &listeners, &proxy).map_err(passing)?;
     last.spawn("live connections", proxy::keep_watch(Arc::clone(&proxy), last.stop()));
     last.spawn("renewal", identities.clone().run(last.stop()));
-    tasks.spawn("signs of life", tasks::beat(Arc::clone(&kernel), stop.clone()));
-    kernel.attach()?;
-    tasks.spawn("scopes", table.clone().run(stop));
-    let recorder = Recorder {
+    let own = (kernel.own_cgroup(), config.proxy.outbound_port);
+    let passing = PassingBy::new(table.clone(), base.audit.clone(), own);
+    let commands = ground::commands_cgroup_of(&config.capture);
+    let governor = Governor {
+        kernel: Arc::clone(kernel),
         audit: base.audit.clone(),
-        identities: identities.clone(),
-        kernel: Arc::clone(&kernel),
-        counters: Arc::clone(&counters),
-        netns,
-        observe: config.audit.observe,
-    };
-    last.spawn("kernel events", events::record(events, recorder, last.stop()));
-    let numbers = Numbers {
-        counters: Arc::clone(&counters),
-        identities: identities.clone(),
         metrics: Arc::clone(&base.metrics),
-        audit: base.audit.clone(),
-        lost: LostEvents::open(&config.node.state_dir),
+        identities: in_force.identities.clone(),
+        counters: Arc::new(KernelCounters::take(kernel)?),
+        table: in_force.table.clone(),
+        files: in_force.files.clone(),
+        standings: base.watch_files(),
+        commands: place.cgroups.mount().join(commands.trim_start_matches('/')),
+        cgroups: place.cgroups.clone(),
+        netns: place.netns,
+        state_dir: config.node.state_dir.clone(),
+        observe: config.audit.observe,
+        bypasses: Bypasses::new(table, place.cgroups.clone(), passing.clone()),
+        passing,
+        kept: estate.is_kept(),
     };
-    last.spawn("numbers", numbers.run(last.stop()));
-    Ok(Started { kernel, in_force, proxy, counters, tasks, last })
+    let reign = governor.begin()?;
+    kernel.attach()?;
+    Ok(Started { governor, reign, in_force, proxy, listeners, passable, tasks, last })
 }
 
-/// Serves each of the listeners.
+/// Serves each of the listeners, and keeps what can be passed on.
 fn serve_proxy(
     tasks: &mut Tasks,
-    listeners: Listeners,
+    listeners: &Listeners,
     proxy: &Arc<Proxy>,
-) -> Result<(), StartError> {
-    let failed = |source| StartError::Machine { what: "a listening socket", source };
+) -> io::Result<Passable> {
+    let mut passable = Passable::default();
+    for (name, listener) in listeners.named() {
+        passable.add(name, listener)?;
+    }
     let Listeners { outbound4, outbound6, inbound4, inbound6 } = listeners;
-    for listener in [Some(outbound4), outbound6].into_iter().flatten() {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    for listener in [Some(outbound4), outbound6.as_ref()].into_iter().flatten() {
+        let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         let serving = proxy::serve_outbound(listener, Arc::clone(proxy), tasks.stop());
         tasks.spawn("outbound connections", serving);
     }
-    for listener in [Some(inbound4), inbound6].into_iter().flatten() {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    for listener in [Some(inbound4), inbound6.as_ref()].into_iter().flatten() {
+        let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         let serving = proxy::serve_inbound(listener, Arc::clone(proxy), tasks.stop());
         tasks.spawn("inbound connections", serving);
     }
-    Ok(())
-}
-
-/// Deals with what is older than the daemon: resets the connections of strict scopes, finds the owners
-/// of listeners; and keeps doing so as scopes change.
-async fn adopt(started: &mut Started, base: &Base, footing: &Footing) -> Bypasses {
-    let Footing { cgroups, netns, .. } = footing;
-    let listeners = ListenerTable::new(
-        Arc::clone(&started.kernel),
-        started.in_force.table.clone(),
-        (cgroups.clone(), *netns),
-        Arc::clone(&base.metrics),
-    );
-    let modes = started.in_force.table.modes();
-    let audit = base.audit.clone();
-    let passing =
-        PassingBy::new(started.in_force.table.clone(), audit, started.kernel.own_cgroup());
-    passing.clone().look().await;
-    let bypasses = Bypasses::new(started.in_force.table.clone(), cgroups.clone(), passing.clone());
-    started.tasks.spawn("bypasses", bypasses.clone().run(modes.clone(), started.tasks.stop()));
-    started.tasks.spawn("older connections", passing.run(modes.clone(), started.tasks.stop()));
-    let listeners = listeners.begin().await;
-    started.tasks.spawn("listeners", listeners.run(modes, started.tasks.stop()));
-    let standing = bypasses.clone();
-    base.readiness.probe("nothing goes past strict scopes", move || standing.standing());
-    bypasses
+    Ok(passable)
 }
 
 async fn reload_on_hangup(reload: ReloadHandle, mut stop: Stop) {
@@ -327,31 +375,6 @@ async fn reload_on_hangup(reload: ReloadHandle, mut stop: Stop) {
         match reload.reload_now().await {
             Ok(changed) => tracing::info!(changed, "reloaded on SIGHUP"),
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),
-        }
-    }
-}
-
-/// The first SIGTERM or SIGINT drains, a second one stops at once.
-async fn until_told_to_stop(tasks: &mut Tasks, drain: Duration) {
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be received; stopping");
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    tracing::info!(?drain, "draining; a second signal stops at once");
-    tokio::select! {
-        biased;
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        dropped = tasks.drain(drain) => {
-            if dropped > 0 {
-                tracing::warn!(dropped, "tasks were dropped at the drain deadline");
-            }
         }
     }
 }

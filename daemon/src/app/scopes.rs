@@ -80,6 +80,10 @@ impl ScopeTable {
     fn apply_in_turn(&self, scopes: &[Scope]) -> Result<(), LoadError> {
         can_keep(scopes, self.kernel.lacks())?;
         let before = self.current();
+        if self.kernel.is_retired() {
+            self.keep(retained(before, scopes));
+            return Ok(());
+        }
         self.half_written.store(true, Ordering::Relaxed);
         let place = || scopes.iter().map(|scope| self.place(scope, &before)).collect();
         let (placed, ids) = self.kernel.set_scopes(place)?;
@@ -88,10 +92,7 @@ impl ScopeTable {
             .zip(ids)
             .map(|(placed, id)| Placed { scope: placed.scope, cgroup: placed.cgroup, id })
             .collect();
-        self.audit.name_scopes(names(&placed));
-        let modes = placed.iter().map(|placed| (placed.id, placed.scope.mode)).collect();
-        self.modes.send_replace(Arc::new(modes));
-        *self.placed.lock().unwrap_or_else(PoisonError::into_inner) = placed;
+        self.keep(placed);
         match self.kernel.rescope_listeners(|claim| self.rescoped(claim)) {
             Ok(()) => self.half_written.store(false, Ordering::Relaxed),
             Err(error) => {
@@ -99,6 +100,13 @@ impl ScopeTable {
             }
         }
         Ok(())
+    }
+
+    fn keep(&self, placed: Vec<Placed>) {
+        self.audit.name_scopes(names(&placed));
+        let modes = placed.iter().map(|placed| (placed.id, placed.scope.mode)).collect();
+        self.modes.send_replace(Arc::new(modes));
+        *self.placed.lock().unwrap_or_else(PoisonError::into_inner) = placed;
     }
 
     /// The modes, as they are now.
@@ -195,8 +203,20 @@ impl ScopeTable {
     }
 }
 
+/// What becomes of scopes by this configuration while another daemon tells the programs of them:
+/// those that are still there hold as it says.
+fn retained(before: Vec<Placed>, scopes: &[Scope]) -> Vec<Placed> {
+    let now = |placed: Placed| {
+        let same =
+            |scope: &&Scope| (&scope.cgroup, scope.uid) == (&placed.scope.cgroup, placed.scope.uid);
+        let scope = scopes.iter().find(same)?.clone();
+        Some(Placed { scope, ..placed })
+    };
+    before.into_iter().filter_map(now).collect()
+}
+
 /// Refuses a strict scope where something is missing without which it would be a lie.
-fn can_keep(scopes: &[Scope], lacks: &[Lack]) -> Result<(), LoadError> {
+pub(super) fn can_keep(scopes: &[Scope], lacks: &[Lack]) -> Result<(), LoadError> {
     let strict = scopes.iter().find(|scope| scope.mode == Mode::Strict);
     match (strict, lacks.iter().find(|lack| lack.breaks_strict)) {
         (Some(scope), Some(lack)) => Err(LoadError::Strict {

@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::admin::dump::{
-    AuditDump, AuthorityDump, BundleDump, CaDump, ConnectionCounts, CounterDump, DenyDump,
-    DoctorDump, EndpointDump, EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
+    AuditDump, AuthorityDump, BundleDump, CaDump, CounterDump, DenyDump, DoctorDump, EndpointDump,
+    EntryDump, ExplainDump, ReloadDump, ScopeDump, StatusDump, SvidDump,
 };
 use crate::admin::{Answer, ExplainTarget, Readiness, Snapshots};
-use crate::audit::{Audit, Direction, Record, format_time};
+use crate::audit::{Audit, Record, format_time};
 use crate::bpf::{Kernel, KernelCounters};
 use crate::config::{Relationship, ReloadHandle};
 use crate::federation::{FetchStatus, Fetcher};
@@ -29,6 +29,7 @@ use super::authorities::Authorities;
 use super::bypasses::Bypasses;
 use super::denials::Denials;
 use super::doctor;
+use super::drains::Drains;
 use super::scopes::{Placed, ScopeTable};
 use super::tasks::Loaded;
 
@@ -57,6 +58,7 @@ pub(super) struct Daemon {
     pub(super) cgroups: Cgroups,
     pub(super) netns: NetnsCookie,
     pub(super) bypasses: Bypasses,
+    pub(super) drains: Drains,
 }
 
 impl Snapshots for Daemon {
@@ -78,7 +80,8 @@ impl Snapshots for Daemon {
             config_loaded: format_time(self.loaded.at()),
             config_warnings: self.config_warnings(),
             config_problem: self.reload.status().borrow().error.as_ref().map(ToString::to_string),
-            connections: self.connection_counts(),
+            connections: self.drains.connections(),
+            draining: self.drains.all(),
             scopes: config.scopes.len(),
             entries: self.entries.registry().borrow().entries().len(),
             svids: svids.len(),
@@ -191,18 +194,6 @@ impl Snapshots for Daemon {
 }
 
 impl Daemon {
-    fn connection_counts(&self) -> ConnectionCounts {
-        let mut counts = ConnectionCounts::default();
-        for record in self.audit.open_connections() {
-            if record.direction.as_deref() == Some(Direction::Outbound.as_str()) {
-                counts.outbound += 1;
-            } else {
-                counts.inbound += 1;
-            }
-        }
-        counts
-    }
-
     /// What was said of the configuration in force, and what has come to light since.
     fn config_warnings(&self) -> Vec<String> {
         let told = self.reload.status().borrow().warnings.iter().map(ToString::to_string).collect();

@@ -69,6 +69,24 @@ pub enum StartError {
     /// What earlier daemons have written to files.
     #[error(transparent)]
     Files(#[from] KnownError),
+    /// The daemon that runs does not let itself be replaced.
+    #[error("the daemon that runs is not replaced; it goes on")]
+    NotReplaced(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The daemon that runs is another.
+    #[error(
+        "the daemon that answers (process {pid}) is not replaced, and goes on: its {what} is another"
+    )]
+    OtherInstance {
+        /// Who.
+        pid: u32,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The conversation with it broke off.
+    #[error(
+        "the daemon that runs is not replaced, and goes on: the conversation with it broke off"
+    )]
+    Succession(#[source] io::Error),
     /// Uninstalling under a daemon that runs.
     #[error("a daemon answers at {socket}; stop it first")]
     StillRunning {

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::live::{Connection, Live};
-use super::log::{Log, LogError};
+use super::log::{Before, Log, LogError};
 use super::record::Record;
 use super::sums::{Causer, Key, Sums};
-use super::writer::Writer;
+use super::writer::{Order, Writer};
 use super::{Clock, Direction, Outcome, RecordBuilder, time};
 use crate::metrics::Metrics;
 use crate::policy::DenyReason;
@@ -90,6 +90,7 @@ pub(super) struct Shared {
     pub(super) untold: AtomicU64,
     lost: AtomicU64,
     queue: mpsc::Sender<Entry>,
+    orders: mpsc::Sender<Order>,
     overflow: Overflow,
     scopes: ArcSwap<HashMap<ScopeId, String>>,
 }
@@ -118,7 +119,23 @@ impl Audit {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Writer), LogError> {
+        Self::open_after(settings, Before::Gone, clock, metrics)
+            .map(|(audit, writer, _)| (audit, writer))
+    }
+
+    /// The same after a daemon whose connections are not over: gives their opening records. It has
+    /// released the log.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_after(
+        settings: &AuditSettings,
+        before: Before,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Writer, Vec<Record>), LogError> {
         let (sender, receiver) = mpsc::channel(settings.queue.max(1));
+        let (orders, ordered) = mpsc::channel(1);
         let now = (clock.now)();
         let run = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
         let shared = Arc::new(Shared {
@@ -131,12 +148,43 @@ impl Audit {
             untold: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             queue: sender,
+            orders,
             overflow: settings.overflow,
             scopes: ArcSwap::default(),
         });
-        let log = Log::open(settings, &time::format(now))?;
-        let writer = Writer::new(Arc::clone(&shared), receiver, log, settings);
-        Ok((Self(shared), writer))
+        let (log, open) = Log::open_after(settings, before, &time::format(now))?;
+        let writer = Writer::new(Arc::clone(&shared), (receiver, ordered), log, settings);
+        Ok((Self(shared), writer, open))
+    }
+
+    /// Has the writer do something about the log itself.
+    ///
+    /// # Errors
+    /// What the writer says; or that there is none any more.
+    pub(super) async fn have_done<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<T, LogError>>) -> Order,
+    ) -> Result<T, LogError> {
+        let (done, wait) = oneshot::channel();
+        if self.0.orders.send(order(done)).await.is_err() {
+            return Err(LogError::NoWriter);
+        }
+        wait.await.unwrap_or(Err(LogError::NoWriter))
+    }
+
+    /// Takes in a record that another process has made, waiting for room.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the record may be lost.
+    pub(super) async fn take_in(&self, record: Box<Record>) {
+        if self.0.queue.send(Entry::Record(record)).await.is_err() {
+            self.0.lose(1);
+        }
+    }
+
+    /// The wall-clock time now, as records have it.
+    pub(super) fn time(&self) -> String {
+        time::format((self.0.clock.now)())
     }
 
     /// Begins the record of a connection.

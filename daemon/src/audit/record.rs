@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Outcome, Protection};
 use crate::workload::{ClaimSource, ProcessClaim};
 
 /// Text that is one of ours (borrowed) or was read back from a log (owned).
@@ -216,6 +217,23 @@ impl Record {
     /// A line about the daemon itself.
     pub fn daemon(reason: &'static str, detail: Option<String>) -> Self {
         Self { reason: Some(Label::Borrowed(reason)), detail, ..Self::new(Event::Daemon) }
+    }
+}
+
+impl Record {
+    /// The closing record of a connection whose daemon was killed, made of its opening one.
+    pub(super) fn interrupted(mut self, time: &str) -> Self {
+        self.event = Event::Close;
+        time.clone_into(&mut self.time);
+        self.outcome = Some(Label::Borrowed(Outcome::Interrupted.as_str()));
+        let is_observed = self.protection.as_deref() == Some(Protection::Untouched.as_str());
+        let detail = if is_observed {
+            "the daemon was killed; the connection went on without it"
+        } else {
+            "the daemon was killed; bytes and duration are of the opening record"
+        };
+        self.detail = Some(detail.to_owned());
+        self
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::handle::{AuditSettings, Entry, Shared};
-use super::log::Log;
+use super::log::{Before, Log, LogError};
 use super::record::{Event, Record};
 use super::{Outcome, time};
 use crate::shutdown::Stop;
@@ -34,8 +34,9 @@ const LAST_PAUSE: Duration = Duration::from_millis(100);
 pub struct Writer {
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Entry>,
-    /// None only if a panic has taken it away.
-    log: Option<Log>,
+    orders: mpsc::Receiver<Order>,
+    settings: AuditSettings,
+    sink: Sink,
     /// Taken from the queue and not yet written.
     pending: Vec<Record>,
     /// Those who wait until everything is on the disk.
@@ -46,6 +47,30 @@ pub struct Writer {
     signed: Instant,
     /// When the log could not be rotated last.
     unrotated: Option<Instant>,
+}
+
+/// Where records go.
+#[derive(Debug)]
+enum Sink {
+    /// To the log.
+    Log(Box<Log>),
+    /// Nowhere for the moment: a successor is about to take the log over. They are kept.
+    Held,
+    /// To the successor, which has the log.
+    Away(mpsc::Sender<Box<Record>>),
+    /// A panic has taken the log away, or the successor is gone.
+    Lost,
+}
+
+/// What is done about the log itself, when one daemon succeeds another.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Write, sign and sync what there is, close the log, and keep what comes.
+    Release(oneshot::Sender<Result<(), LogError>>),
+    /// Open it again: the successor came to nothing.
+    Resume(oneshot::Sender<Result<(), LogError>>),
+    /// Send all records this way from now on.
+    Send(mpsc::Sender<Box<Record>>, oneshot::Sender<Result<(), LogError>>),
 }
 
 /// What is to be done to the log in one go, off the runtime's threads.
@@ -69,7 +94,7 @@ struct JobDone {
 impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
-        queue: mpsc::Receiver<Entry>,
+        (queue, orders): (mpsc::Receiver<Entry>, mpsc::Receiver<Order>),
         log: Log,
         settings: &AuditSettings,
     ) -> Self {
@@ -77,7 +102,9 @@ impl Writer {
         Self {
             shared,
             queue,
-            log: Some(log),
+            orders,
+            settings: settings.clone(),
+            sink: Sink::Log(Box::new(log)),
             pending: Vec::new(),
             waiting: Vec::new(),
             open_after: settings.open_after,
@@ -99,6 +126,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 () = stop.draining() => break,
+                Some(order) = self.orders.recv() => self.obey(order).await,
                 _ = tick.tick() => self.on_tick().await,
                 _ = self.queue.recv_many(&mut batch, BATCH), if self.pending.is_empty() => {
                     self.take(&mut batch);
@@ -132,21 +160,94 @@ impl Writer {
         }
     }
 
+    async fn obey(&mut self, order: Order) {
+        // Whoever no longer waits for the answer finds out otherwise.
+        match order {
+            Order::Release(done) => {
+                let released = self.release().await;
+                let _heard = done.send(released).is_ok();
+            }
+            Order::Resume(done) => {
+                let resumed = self.resume().await;
+                let _heard = done.send(resumed).is_ok();
+            }
+            Order::Send(to, done) => {
+                self.sink = Sink::Away(to);
+                self.work(false).await;
+                let _heard = done.send(Ok(())).is_ok();
+            }
+        }
+    }
+
+    async fn release(&mut self) -> Result<(), LogError> {
+        self.work(true).await;
+        let sink = std::mem::replace(&mut self.sink, Sink::Held);
+        let Sink::Log(log) = sink else {
+            self.sink = sink;
+            return Err(LogError::NoWriter);
+        };
+        let time = time::format((self.shared.clock.now)());
+        let path = self.settings.path.clone();
+        match spawn_blocking(move || log.release(&time)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((log, error))) => {
+                self.sink = Sink::Log(log);
+                Err(LogError::Open(path, error))
+            }
+            Err(_panicked) => {
+                self.give_up();
+                Err(LogError::NoWriter)
+            }
+        }
+    }
+
+    async fn resume(&mut self) -> Result<(), LogError> {
+        let (settings, time) = (self.settings.clone(), time::format((self.shared.clock.now)()));
+        let open = move || Log::open_after(&settings, Before::Myself, &time);
+        let (log, _mine) = spawn_blocking(open).await.unwrap_or(Err(LogError::NoWriter))?;
+        self.sink = Sink::Log(Box::new(log));
+        self.work(false).await;
+        Ok(())
+    }
+
     /// Writes what is pending, syncs if it is time or somebody waits for it.
     async fn work(&mut self, sign: bool) {
+        match std::mem::replace(&mut self.sink, Sink::Lost) {
+            Sink::Log(log) => self.write(log, sign).await,
+            Sink::Held => self.sink = Sink::Held,
+            Sink::Away(to) => self.send(to).await,
+            Sink::Lost => self.give_up(),
+        }
+    }
+
+    /// Sends what is pending to the successor.
+    async fn send(&mut self, to: mpsc::Sender<Box<Record>>) {
+        let time = time::format((self.shared.clock.now)());
+        while !self.pending.is_empty() {
+            let Ok(room) = to.reserve().await else { return self.give_up() };
+            let mut record = Box::new(self.pending.remove(0));
+            if record.time.is_empty() {
+                time.clone_into(&mut record.time);
+            }
+            room.send(record);
+        }
+        self.sink = Sink::Away(to);
+        for done in self.waiting.drain(..) {
+            let _heard = done.send(()).is_ok();
+        }
+    }
+
+    async fn write(&mut self, log: Box<Log>, sign: bool) {
         let now = Instant::now();
         let due = now.duration_since(self.synced) >= self.sync_every;
         let sync = sign || due || !self.waiting.is_empty();
-        let Some(log) = self.log.take() else {
-            return self.give_up();
-        };
         let time = time::format((self.shared.clock.now)());
         let rotate = self.unrotated.is_none_or(|at| now.duration_since(at) >= ROTATE_AGAIN);
         let job = Job { records: std::mem::take(&mut self.pending), rotate, sign, sync, time };
         let Ok((log, mut done)) = spawn_blocking(move || perform(log, job)).await else {
             return self.give_up();
         };
-        self.log = Some(log);
+        self.sink = Sink::Log(log);
         self.pending = std::mem::take(&mut done.job.records);
         self.shared.metrics.audit_wrote(done.wrote);
         match done.result {
@@ -197,7 +298,8 @@ impl Writer {
         }
     }
 
-    /// A panic took the log away: nothing can be written any more, and everybody is told.
+    /// A panic took the log away, or the successor is gone: nothing can be written any more, and
+    /// everybody is told.
     fn give_up(&mut self) {
         let lost = u64::try_from(self.pending.len()).unwrap_or(u64::MAX);
         self.pending.clear();
@@ -218,13 +320,14 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        match self.log.as_mut().map(Log::reopen_if_moved) {
-            Some(Ok(true)) => {
+        let Sink::Log(log) = &mut self.sink else { return };
+        match log.reopen_if_moved() {
+            Ok(true) => {
                 let detail = "its file had been moved or removed".to_owned();
                 self.pending.push(Record::daemon("log_reopened", Some(detail)));
             }
-            Some(Err(error)) => self.failed(&error),
-            Some(Ok(false)) | None => {}
+            Err(error) => self.failed(&error),
+            Ok(false) => {}
         }
     }
 
@@ -247,7 +350,13 @@ impl Writer {
         self.take(&mut batch);
         self.pending.extend(self.shared.sums.over(now, true));
         self.tell_lost();
-        self.pending.push(Record::daemon("stopped", None));
+        self.pending.push(match self.sink {
+            Sink::Away(_) => {
+                let pid = format!("process {}", std::process::id());
+                Record::daemon("predecessor_drained", Some(pid))
+            }
+            _ => Record::daemon("stopped", None),
+        });
         for _ in 0..LAST_TRIES {
             self.work(true).await;
             if self.shared.problem.load().is_none() {
@@ -264,7 +373,7 @@ impl Writer {
     }
 }
 
-fn perform(mut log: Log, mut job: Job) -> (Log, JobDone) {
+fn perform(mut log: Box<Log>, mut job: Job) -> (Box<Log>, JobDone) {
     let before = log.seq();
     // A file that cannot be rotated grows on: that is no reason to lose records.
     let rotation = if job.rotate { log.rotate_if_due(&job.time) } else { Ok(false) };

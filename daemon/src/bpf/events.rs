@@ -110,9 +110,10 @@ impl fmt::Debug for EventStream {
 }
 
 impl EventStream {
-    /// Takes the ring over; can be done once.
-    pub fn take(kernel: &Kernel) -> Result<Self, LoadError> {
-        let ring: RingBuf<MapData> = kernel.take_map("EVENTS")?;
+    /// Opens the ring. What one reader has read, the next does not see; two at a time would each
+    /// see a part.
+    pub fn open(kernel: &Kernel) -> Result<Self, LoadError> {
+        let ring: RingBuf<MapData> = kernel.pinned("EVENTS")?;
         // SAFETY: the ring owns its descriptor as long as it lives, and it lives in the AsyncFd.
         let fd = unsafe { AsyncFd::register(ring) };
         fd.map(Self)

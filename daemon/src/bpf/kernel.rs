@@ -4,14 +4,15 @@ use std::fmt;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, SkStorage, SockMap};
 use aya::{Ebpf, EbpfLoader};
 use ebpf_abi::{
-    ABI_VERSION, Config, Dial, Ip, ListenKey, Listener, PathScopes, Scope, ScopeKey, ScopePath,
-    Socket, SourceKey, Tuple, flags, slot,
+    ABI_VERSION, Config, Dial, Ip, ListenKey, Listener, MAX_DAEMONS, PathScopes, Scope, ScopeKey,
+    ScopePath, Socket, SourceKey, Tuple, flags, slot,
 };
 
 use crate::sys::clock;
@@ -59,6 +60,7 @@ pub struct Kernel {
     ebpf: Mutex<Ebpf>,
     lacks: Vec<Lack>,
     settings: KernelSettings,
+    retired: AtomicBool,
     pub(super) config: Mutex<Array<MapData, Config>>,
     pub(super) sockets: Mutex<SkStorage<MapData, Socket>>,
     pub(super) dials: HashMap<MapData, Tuple, Dial>,
@@ -123,6 +125,7 @@ impl Kernel {
             ebpf: Mutex::new(ebpf),
             lacks,
             settings,
+            retired: AtomicBool::new(false),
         })
     }
 
@@ -139,15 +142,20 @@ impl Kernel {
         &self.lacks
     }
 
-    /// Tells the programs who the daemon is and where it listens, and marks its listeners as its
-    /// own. From here on they count it as alive, for as long as [`Kernel::beat`] is called.
-    pub fn introduce(&self, ports: &ProxyPorts<'_>) -> Result<(), LoadError> {
+    /// Tells the programs who the daemon is, which others drain, and where it listens, and marks
+    /// its listeners as its own. From here on they count it as alive, for as long as
+    /// [`Kernel::beat`] is called.
+    pub fn introduce(&self, ports: &ProxyPorts<'_>, draining: &[u32]) -> Result<(), LoadError> {
+        let mut daemons = [0; MAX_DAEMONS];
+        let all = std::iter::once(std::process::id()).chain(draining.iter().copied());
+        daemons.iter_mut().zip(all).for_each(|(slot, pid)| *slot = pid);
+        self.retired.store(false, Ordering::SeqCst);
         let mut config = Config {
             abi_version: ABI_VERSION,
-            daemon_tgid: std::process::id(),
+            daemons,
             daemon_cgroup: self.settings.own_cgroup.0,
             netns: self.settings.netns.0,
-            alive_until_ns: alive_until(),
+            alive_until_ns: alive_until(ALIVE_FOR),
             observe_unscoped: u32::from(self.settings.observe_unscoped),
             scope_levels: self.config().map_or(0, |old| old.scope_levels),
             offsets: offsets::read()?,
@@ -184,14 +192,42 @@ impl Kernel {
 
     /// One sign of life.
     pub fn beat(&self) -> Result<(), LoadError> {
+        self.last_beat(ALIVE_FOR)
+    }
+
+    /// A sign of life that holds for so long: another daemon is about to go on.
+    pub fn last_beat(&self, holds: Duration) -> Result<(), LoadError> {
         let mut map = locked(&self.config);
         let mut config = map.get(&0, 0).map_err(map_error("CONFIG"))?;
-        config.alive_until_ns = alive_until();
+        config.alive_until_ns = alive_until(holds);
         map.set(0, config, 0).map_err(map_error("CONFIG"))
     }
 
-    /// The last sign of life is over: what is open without a daemon is open from now on.
+    /// The daemon of this pid, which drained, is gone: its sockets are nobody's any more.
+    pub fn forget_daemon(&self, pid: u32) -> Result<(), LoadError> {
+        let mut map = locked(&self.config);
+        let mut config = map.get(&0, 0).map_err(map_error("CONFIG"))?;
+        config.daemons.iter_mut().filter(|daemon| **daemon == pid).for_each(|it| *it = 0);
+        map.set(0, config, 0).map_err(map_error("CONFIG"))
+    }
+
+    /// From now on another daemon speaks to the programs, until [`Kernel::introduce`] is called
+    /// again.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether another daemon speaks to the programs.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::SeqCst)
+    }
+
+    /// The last sign of life is over: what is open without a daemon is open from now on. Unless
+    /// another daemon gives them.
     pub fn fall_silent(&self) -> Result<(), LoadError> {
+        if self.is_retired() {
+            return Ok(());
+        }
         let mut map = locked(&self.config);
         let mut config = map.get(&0, 0).map_err(map_error("CONFIG"))?;
         config.alive_until_ns = 0;
@@ -230,6 +266,16 @@ impl Kernel {
         self.settings.netns.0
     }
 
+    /// Opens a pinned map for another owner.
+    pub(super) fn pinned<T>(&self, name: &'static str) -> Result<T, LoadError>
+    where
+        T: TryFrom<Map, Error = MapError>,
+    {
+        let path = version_folder(&self.settings.pins).join("maps").join(name);
+        let map = MapData::from_pin(path).and_then(Map::from_map_data).and_then(T::try_from);
+        map.map_err(map_error(name))
+    }
+
     /// Takes a map out of the object for another owner.
     pub(super) fn take_map<T>(&self, name: &'static str) -> Result<T, LoadError>
     where
@@ -239,8 +285,8 @@ impl Kernel {
     }
 }
 
-fn alive_until() -> u64 {
-    let until = clock::since_boot().saturating_add(ALIVE_FOR);
+fn alive_until(holds: Duration) -> u64 {
+    let until = clock::since_boot().saturating_add(holds);
     u64::try_from(until.as_nanos()).unwrap_or(u64::MAX)
 }
 

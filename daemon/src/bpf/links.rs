@@ -76,7 +76,11 @@ fn attach_one(
 
 /// The kernel cannot replace the program of such a link.
 fn attach_tracepoint(program: BorrowedFd<'_>, name: &str, pin: &Path) -> io::Result<()> {
-    replace_pin(&bpf_link::create_tracepoint(program, name)?, pin)
+    match bpf_link::create_tracepoint(program, name) {
+        // Given up by now: what another daemon of this version has put there serves as well.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && pin.exists() => Ok(()),
+        link => replace_pin(&link?, pin),
+    }
 }
 
 /// The new link holds before the old one goes.

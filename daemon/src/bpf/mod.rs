@@ -15,6 +15,7 @@ mod offsets;
 mod scopes;
 mod sources;
 
+pub use ebpf_abi::{ABI_VERSION, MAX_DAEMONS};
 pub use error::LoadError;
 pub use events::{Cause, Denied, EventStream, KernelCounters, KernelEvent, Observed};
 pub use hooks::Lack;

@@ -40,8 +40,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the daemon
-    #[command(after_help = "Example:\n  tacit run --config /etc/tacit/config.toml")]
-    Run(ConfigFile),
+    #[command(
+        long_about = "Runs the daemon. SIGHUP reloads, SIGTERM drains, a second one stops. With \
+            --replace it takes the place of the daemon that runs, without a connection refused or \
+            lost: that one drains (`tacit status` shows how far it is), and goes on as if nothing \
+            had been if this one fails before it serves.",
+        after_help = "Examples:\n  tacit run --config /etc/tacit/config.toml\n  tacit run --replace"
+    )]
+    Run(Run),
     /// Say everything that is wrong with a configuration
     #[command(
         long_about = "Reads the configuration and the files it includes, and says everything that is \
@@ -140,6 +146,15 @@ pub(super) struct ConfigFile {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = "/etc/tacit/config.toml")]
     pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    /// Take the place of the daemon that runs; start as usual if none does
+    #[arg(long)]
+    pub(super) replace: bool,
 }
 
 #[derive(Debug, Args)]

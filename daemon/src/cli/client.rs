@@ -1,5 +1,6 @@
 //! Asks a running daemon: one request over its control socket, one JSON answer.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use super::fault::Fault;
+use crate::admin::dump::{Replace, Replacing};
 
 /// Longer than anything that the daemon does to answer.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -46,6 +48,21 @@ pub(super) fn read_file(file: &Path) -> Result<String, Fault> {
         std::fs::read_to_string(file)
     };
     read.map_err(|error| Fault::Read(file.to_owned(), error))
+}
+
+/// Asks the daemon behind this socket to let the caller take its place. None if no daemon answers.
+///
+/// # Errors
+/// It refuses, and says why; or the conversation came to grief.
+pub fn ask_to_replace(
+    socket: &Path,
+    order: &Replace,
+) -> Result<Option<Replacing>, Box<dyn Error + Send + Sync>> {
+    match post_json(socket, "/v1/replace", order) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Fault::Unreachable { .. }) => Ok(None),
+        Err(fault) => Err(Box::new(fault)),
+    }
 }
 
 /// A value as a part of a query. Source: RFC 3986 §2.1, §2.3.

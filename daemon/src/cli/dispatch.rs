@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
 use super::args::{
-    Check, Cli, Command, ConfigFile, Connections, Doctor, Explain, Listing, Output, Uninstall,
+    Check, Cli, Command, ConfigFile, Connections, Doctor, Explain, Listing, Output, Run, Uninstall,
 };
 use super::fault::{Exit, Fault};
 use super::{audit, bundle, ca, client, deny, entries, output, show};
@@ -26,8 +26,9 @@ const WATCH: Duration = Duration::from_secs(1);
 /// What the commands need of the rest of the program.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<E> {
-    /// Runs the daemon until it is told to stop. The path is that of the configuration file.
-    pub run: fn(Config, PathBuf) -> Result<(), E>,
+    /// Runs the daemon until it is told to stop, in place of the one that runs if that is wanted.
+    /// The path is that of the configuration file.
+    pub run: fn(Config, PathBuf, bool) -> Result<(), E>,
     /// Checks what can be checked while no daemon runs. The path is that of the configuration file.
     pub doctor: fn(&Path) -> DoctorDump,
     /// Removes what an instance has left in the kernel; says whether there was anything.
@@ -50,8 +51,9 @@ where
         }
     };
     match &cli.command {
-        Command::Run(file) => {
-            return with_config(file, |config| (program.run)(config, file.config.clone())).into();
+        Command::Run(Run { file, replace }) => {
+            let run = |config| (program.run)(config, file.config.clone(), *replace);
+            return with_config(file, run).into();
         }
         Command::Uninstall(asked) => return uninstall(asked, program.uninstall).into(),
         _ => {}

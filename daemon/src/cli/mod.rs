@@ -17,5 +17,6 @@ mod show;
 mod tests;
 
 pub use args::Cli;
+pub use client::ask_to_replace;
 pub use dispatch::{Program, main};
 pub use fault::Exit;

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,12 +55,21 @@ pub enum EndpointError {
     Tls(#[from] rustls::Error),
 }
 
+/// What is answered on a port.
+pub type EndpointRoutes = Router;
+
 /// A port, bound.
 pub struct Endpoint {
     name: &'static str,
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     routes: Router,
+}
+
+impl AsFd for Endpoint {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
 }
 
 impl Endpoint {
@@ -73,16 +83,34 @@ impl Endpoint {
         shown: Option<Shown>,
         routes: Router,
     ) -> Result<Self, EndpointError> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| EndpointError::Listen { name, address, source })?;
+        Self::on(name, listener, shown, routes)
+    }
+
+    /// The same on a port that is bound.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub fn on(
+        name: &'static str,
+        listener: TcpListener,
+        shown: Option<Shown>,
+        routes: Router,
+    ) -> Result<Self, EndpointError> {
         let tls = shown
             .map(|shown| {
                 let shown: Arc<dyn ResolvesServerCert> = Arc::new(shown);
                 tls::server(shown).map(|config| TlsAcceptor::from(Arc::new(config)))
             })
             .transpose()?;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| EndpointError::Listen { name, address, source })?;
         Ok(Self { name, listener, tls, routes })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Where it listens.

@@ -16,7 +16,7 @@ mod tls;
 mod tests;
 
 pub use certificate::{CertificateError, CertificateSource, Shown};
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, EndpointRoutes};
 pub use fetcher::{FetchSettings, FetchStatus, Fetcher, FetcherParts};
 pub use oidc::oidc_routes;
 pub use publish::{Published, bundle_routes};

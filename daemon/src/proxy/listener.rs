@@ -16,6 +16,8 @@ use crate::shutdown::{Stop, Tasks};
 
 /// First pause after `accept` has failed; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// How many that wait for `accept` are served at drain: as many as the backlog holds.
+const WAITING: usize = 4096;
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -60,6 +62,18 @@ async fn accept<F>(
                 }
             },
         }
+    }
+    // What has been established already is served, too; nothing new comes, or a successor takes it.
+    for _ in 0..WAITING {
+        let waiting = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = std::future::ready(()) => break,
+        };
+        let Ok((socket, _)) = waiting else { break };
+        tune(&socket, settings);
+        let stop = connections.stop();
+        connections.spawn(name, serve(ResetOnDrop::new(socket), stop));
     }
     drop(listener);
     tokio::select! {

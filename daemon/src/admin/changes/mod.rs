@@ -6,6 +6,7 @@ mod authorities;
 mod bundles;
 mod denials;
 mod entries;
+mod succession;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ pub use authorities::{CaChanged, CaDump, CaOrder};
 pub use bundles::{BundleChanged, DeleteBundle, SetBundle};
 pub use denials::{DenyChanged, DenyDump, DenyOrder};
 pub use entries::{AddEntries, EntriesChanged, NewEntry};
+pub use succession::{Replace, Replacing};
 
 use super::Answer;
 
@@ -47,6 +49,9 @@ pub trait Changes: Send + Sync + 'static {
 
     /// Changes the authorities of this node, or what is due to them.
     fn change_authorities(&self, order: CaOrder, asker: Asker) -> Answer<'_, CaChanged>;
+
+    /// Lets another process take this one's place: it waits at its own socket for what it needs.
+    fn replace(&self, order: Replace, asker: Asker) -> Answer<'_, Replacing>;
 }
 
 impl fmt::Display for Asker {

@@ -41,6 +41,9 @@ pub struct StatusDump {
     pub config_problem: Option<String>,
     /// Open connections.
     pub connections: ConnectionCounts,
+    /// Daemons that drain: this one, or those before it.
+    #[serde(default)]
+    pub draining: Vec<DrainDump>,
     /// Numbers of things in force.
     pub scopes: usize,
     /// Registration entries.
@@ -55,6 +58,19 @@ pub struct StatusDump {
     pub audit: AuditDump,
     /// What the kernel programs have counted.
     pub kernel: Vec<CounterDump>,
+}
+
+/// How far a daemon has drained.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainDump {
+    /// Its process id.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Connections that are still open.
+    pub connections: ConnectionCounts,
+    /// After which what is left is reset.
+    pub seconds_left: u64,
 }
 
 /// Open connections by direction.

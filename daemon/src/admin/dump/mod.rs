@@ -7,11 +7,11 @@ mod explained;
 
 pub use super::changes::{
     AddEntries, BundleChanged, CaChanged, CaDump, CaOrder, DeleteBundle, DenyChanged, DenyDump,
-    DenyOrder, EntriesChanged, NewEntry, SetBundle,
+    DenyOrder, EntriesChanged, NewEntry, Replace, Replacing, SetBundle,
 };
 pub use bundles::{BundleDump, EndpointDump};
 pub use daemon::{
-    AuditDump, AuthorityDump, CheckDump, ConnectionCounts, CounterDump, DoctorDump, EntryDump,
-    LIVE, ReloadDump, ScopeDump, StatusDump, SvidDump, Verdict,
+    AuditDump, AuthorityDump, CheckDump, ConnectionCounts, CounterDump, DoctorDump, DrainDump,
+    EntryDump, LIVE, ReloadDump, ScopeDump, StatusDump, SvidDump, Verdict,
 };
 pub use explained::{DecisionDump, ExplainDump, IdentityDump, NearMissDump, ProcessDump, RuleDump};

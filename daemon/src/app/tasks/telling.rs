@@ -13,8 +13,9 @@ use crate::sys::{route_changes::RouteChanges, routes};
 /// Pause after the routes could not be read.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Tells the programs that the daemon is alive, until it takes no more connections.
-pub(in crate::app) async fn beat(kernel: Arc<Kernel>, mut stop: Stop) {
+/// Tells the programs that the daemon is alive, until it is to stop. Then it falls silent at once,
+/// unless what is dialled meanwhile is `kept` for the next daemon.
+pub(in crate::app) async fn beat(kernel: Arc<Kernel>, kept: bool, mut stop: Stop) {
     let mut tick = interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -26,6 +27,9 @@ pub(in crate::app) async fn beat(kernel: Arc<Kernel>, mut stop: Stop) {
         if let Err(error) = kernel.beat() {
             tracing::error!(%error, "no sign of life: strict scopes will close");
         }
+    }
+    if kept {
+        return;
     }
     if let Err(error) = kernel.fall_silent() {
         tracing::error!(%error, "open scopes stay closed for some seconds");

@@ -27,9 +27,23 @@ pub enum LogError {
     /// The key or the head in the state directory.
     #[error("the audit log's key or head in {0} cannot be opened")]
     State(PathBuf, #[source] io::Error),
+    /// The task that writes it has ended.
+    #[error("nothing writes the audit log any more")]
+    NoWriter,
     /// Another process has the key.
     #[error("another daemon writes this audit log: it holds {0}")]
     InUse(PathBuf),
+}
+
+/// Who wrote the log before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nobody who still lives.
+    Gone,
+    /// The process of this pid, which has released the log and drains.
+    Draining(u32),
+    /// This process itself: a successor took the log over and came to nothing.
+    Myself,
 }
 
 /// The log, open for writing by this process alone.
@@ -63,6 +77,18 @@ impl Log {
     /// # Errors
     /// Start-up errors: the operator has to mend the path or stop the other daemon.
     pub fn open(settings: &AuditSettings, time: &str) -> Result<Self, LogError> {
+        Self::open_after(settings, Before::Gone, time).map(|(log, _)| log)
+    }
+
+    /// The same after a daemon whose connections are not over: gives their opening records.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_after(
+        settings: &AuditSettings,
+        before: Before,
+        time: &str,
+    ) -> Result<(Self, Vec<Record>), LogError> {
         let state = |error| LogError::State(settings.state_dir.clone(), error);
         let open = |error| LogError::Open(settings.path.clone(), error);
         create_private_dir(&settings.state_dir).map_err(state)?;
@@ -94,10 +120,21 @@ impl Log {
             unsigned: CHECKPOINT_EVERY,
         };
         log.key.public().write(&public_key_name(&log.path)).map_err(open)?;
-        let mut records = found.into_records(head.as_ref(), time);
+        let (mut records, open_still) = found.into_records(head.as_ref(), before, time);
         log.append(&mut records, time).map_err(open)?;
         log.sync().map_err(open)?;
-        Ok(log)
+        Ok((log, open_still))
+    }
+
+    /// Signs, syncs and closes, so that another process can go on where this one ends.
+    ///
+    /// # Errors
+    /// Gives the log back: it is still this process's.
+    pub fn release(mut self, time: &str) -> Result<(), (Box<Self>, io::Error)> {
+        match self.sign(time).and_then(|()| self.sync()) {
+            Ok(()) => Ok(()),
+            Err(error) => Err((Box::new(self), error)),
+        }
     }
 
     /// Appends the records in one write and empties the vector; a checkpoint follows when one is

@@ -14,7 +14,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use append::{Log, LogError};
+pub use append::{Before, Log, LogError};
 pub use files::rotated_name;
 pub use head::Head;
 pub use key::{PublicKey, public_key_name};

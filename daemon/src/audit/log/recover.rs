@@ -9,11 +9,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::append::BEGINNING;
+use super::append::{BEGINNING, Before};
 use super::files::{self, Line, Lines, LogFile};
 use super::head::Head;
 use super::line::{self, LineHash};
-use crate::audit::{Event, Label, Outcome, Protection, Record};
+use crate::audit::Record;
 
 /// What the end of a log says.
 #[derive(Debug, Default)]
@@ -123,21 +123,26 @@ impl Found {
         (head.seq, hash.unwrap_or(BEGINNING.1))
     }
 
-    /// The records with which a new run begins.
+    /// The records with which a new run begins, and the opening ones of connections that go on.
     pub(super) fn into_records(
         self,
         head: Result<&Option<Head>, &io::Error>,
+        before: Before,
         time: &str,
-    ) -> Vec<Record> {
-        let before = match (self.existed, self.stopped) {
-            (false, _) => "first run",
-            (true, true) => "the run before stopped by itself",
-            (true, false) => {
+    ) -> (Vec<Record>, Vec<Record>) {
+        let told = match (before, self.existed, self.stopped) {
+            (Before::Draining(pid), ..) => format!("it took over from process {pid}, which drains"),
+            (Before::Myself, ..) => "a successor came to nothing, and it goes on".to_owned(),
+            (Before::Gone, false, _) => "first run".to_owned(),
+            (Before::Gone, true, true) => "the run before stopped by itself".to_owned(),
+            (Before::Gone, true, false) => {
                 "the run before was killed; connections younger than its `open_after` left no record"
+                    .to_owned()
             }
         };
-        let detail = format!("tacit {}; {before}", env!("CARGO_PKG_VERSION"));
-        let mut records = vec![Record::daemon("started", Some(detail))];
+        let reason = if before == Before::Myself { "resumed" } else { "started" };
+        let detail = format!("tacit {}; {told}", env!("CARGO_PKG_VERSION"));
+        let mut records = vec![Record::daemon(reason, Some(detail))];
         if self.torn > 0 {
             let detail = format!("{} bytes of an unfinished last line were cut off", self.torn);
             records.push(Record::daemon("log_repaired", Some(detail)));
@@ -154,21 +159,11 @@ impl Found {
                 records.push(Record::daemon("log_head_unreadable", Some(error.to_string())));
             }
         }
-        records.extend(self.open.into_values().map(|open| interrupted(open, time)));
-        records
+        let open = self.open.into_values();
+        if before == Before::Gone {
+            records.extend(open.map(|open| open.interrupted(time)));
+            return (records, Vec::new());
+        }
+        (records, open.collect())
     }
-}
-
-fn interrupted(mut record: Record, time: &str) -> Record {
-    record.event = Event::Close;
-    time.clone_into(&mut record.time);
-    record.outcome = Some(Label::Borrowed(Outcome::Interrupted.as_str()));
-    let is_observed = record.protection.as_deref() == Some(Protection::Untouched.as_str());
-    let detail = if is_observed {
-        "the daemon was killed; the connection went on without it"
-    } else {
-        "the daemon was killed; bytes and duration are of the opening record"
-    };
-    record.detail = Some(detail.to_owned());
-    record
 }

@@ -4,13 +4,18 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::admin::dump::{DoctorDump, ReloadDump, StatusDump, Verdict};
+use crate::admin::dump::{DoctorDump, DrainDump, ReloadDump, StatusDump, Verdict};
 use crate::cli::output::{Columns, Tone, cell, clean, maybe, put, toned};
 use crate::config::{Problem, Report, Summary};
 
 pub(in crate::cli) fn status(status: &StatusDump) -> String {
     let mut facts = Columns::new(&["TACIT", &status.version]);
-    let (state, tone) = if status.ready { ("ready", Tone::Good) } else { ("NOT ready", Tone::Bad) };
+    let own_drain = status.draining.iter().find(|drain| drain.pid == status.pid);
+    let (state, tone) = match own_drain {
+        Some(_) => ("draining", Tone::Doubtful),
+        None if status.ready => ("ready", Tone::Good),
+        None => ("NOT ready", Tone::Bad),
+    };
     facts.row([cell("State"), toned(state, tone)]);
     let mut fact = |name: &str, value: String| facts.row([cell(name), cell(value)]);
     fact("Node", format!("{} of {}", status.node, status.trust_domain));
@@ -31,6 +36,9 @@ pub(in crate::cli) fn status(status: &StatusDump) -> String {
     );
     let open = &status.connections;
     fact("Connections", format!("{} outbound, {} inbound", open.outbound, open.inbound));
+    for drain in &status.draining {
+        fact("Draining", draining(drain));
+    }
     let expiry = status.svid_earliest_expiry.as_ref().map(|t| format!(", the first until {t}"));
     fact("SVIDs", format!("{}{}", status.svids, expiry.unwrap_or_default()));
     let audit = &status.audit;
@@ -44,6 +52,15 @@ pub(in crate::cli) fn status(status: &StatusDump) -> String {
     let more = [conditions(status), authorities(status), kernel(status)];
     let more = more.into_iter().filter(|table| !table.is_empty());
     std::iter::once(facts).chain(more).map(|table| table.render()).collect::<Vec<_>>().join("\n")
+}
+
+fn draining(drain: &DrainDump) -> String {
+    let DrainDump { pid, version, connections, seconds_left } = drain;
+    let (outbound, inbound) = (connections.outbound, connections.inbound);
+    format!(
+        "pid {pid} (tacit {version}): {outbound} outbound, {inbound} inbound left, \
+         reset in {seconds_left} s"
+    )
 }
 
 fn conditions(status: &StatusDump) -> Columns {
