@@ -60,6 +60,13 @@ impl ServiceManager {
         self.said().lines().filter(|line| *line == "ready=1").count()
     }
 
+    /// Whether the daemon that it started last said that it serves.
+    pub fn served_since_start(&self) -> bool {
+        let said = self.said();
+        let mut lines = said.lines().rev();
+        lines.find(|line| *line == "ready=1" || line.starts_with("main=")) == Some("ready=1")
+    }
+
     /// Pid of the daemon that it started last.
     ///
     /// # Errors

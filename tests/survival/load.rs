@@ -8,7 +8,7 @@ use harness::{Lab, Server, probe, value};
 pub(crate) const MARKER: &str = "c0ffee-never-in-the-clear";
 
 /// What clients noticed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
     pub(crate) ok: u64,
     pub(crate) not_permitted: u64,
@@ -19,6 +19,18 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            ok: self.ok + other.ok,
+            not_permitted: self.not_permitted + other.not_permitted,
+            refused: self.refused + other.refused,
+            lost: self.lost + other.lost,
+            stuck: self.stuck + other.stuck,
+            slowest_ms: self.slowest_ms.max(other.slowest_ms),
+        }
+    }
+
     /// Connections that an application saw fail.
     pub(crate) fn failed(&self) -> u64 {
         self.not_permitted + self.refused + self.lost + self.stuck

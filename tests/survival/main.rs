@@ -2,6 +2,7 @@
 //! what applications noticed, what the wire carried and what the audit logs say.
 
 mod kept;
+mod kills;
 mod load;
 mod replaced;
 mod unkept;

@@ -11,7 +11,7 @@ use crate::load::{Clients, MARKER};
 /// Each on both nodes.
 const UPGRADES: usize = 10;
 
-fn verified(node: &Node) -> Result<()> {
+pub(crate) fn verified(node: &Node) -> Result<()> {
     let (log, state) = (node.audit().path().to_owned(), node.state());
     let (log, state) = (log.to_string_lossy(), state.to_string_lossy());
     node.tacit(&["audit", "verify", "--log", &log, "--state-dir", &state])?.ok()?;

@@ -61,6 +61,12 @@ enum Verb {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Kill the daemon under load for long, and count what was lost and what was seen on the wire.
+    Survive {
+        /// How often.
+        #[arg(long, default_value_t = 2000)]
+        kills: u64,
+    },
     /// Measure Tacit, plain TCP and other relays; write `docs/benchmarks.md`.
     Bench {
         /// Options of the benchmarks, such as `--quick`, `--only bulk` or `--help`.
@@ -86,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Check { fast } => check::run(fast),
         Verb::Tidy => tidy::run(),
         Verb::Attack { only } => attack::run(only.as_deref()),
+        Verb::Survive { kills } => test::survive(kills),
         Verb::Bench { options } => bench::run(&options),
         Verb::Test { tiers, only, vm } if vm.is_empty() => test::run(&tiers, only.as_deref()),
         Verb::Test { tiers, only, vm } => vm::run(&vm, &tiers, only.as_deref()),

@@ -128,6 +128,17 @@ pub(crate) fn attack_at_length(only: Option<&str>, results: &Path) -> Result<()>
     Ok(())
 }
 
+/// Kills daemons under load this often.
+pub(crate) fn survive(kills: u64) -> Result<()> {
+    let wanted = kills.to_string();
+    let told = [("TACIT_SURVIVAL_KILLS", OsStr::new(&wanted))];
+    let count = Tier::Survival.privileged(Some("kills::"), &told)?;
+    if count.failed > 0 || count.passed == 0 {
+        bail!("it did not survive {kills} kills");
+    }
+    Ok(())
+}
+
 impl Tier {
     pub(crate) fn name(self) -> &'static str {
         match self {
