@@ -93,7 +93,7 @@ impl Validation {
 /// The names of everything that a caller may have.
 pub(super) fn everything(entitlement: &Entitlement) -> Vec<String> {
     let ids = reply::distinct(entitlement).map(|held| held.svid.id.to_string());
-    let bundles = reply::own(entitlement).chain(reply::federated(entitlement)).map(reply::key);
+    let bundles = reply::own(entitlement).chain(federated(entitlement)).map(reply::key);
     ids.chain(bundles).collect()
 }
 
@@ -115,7 +115,7 @@ pub(super) fn secret(
             .ok_or(NoSecret::Unknown),
         ROOT => context(name, &own().take(1).collect::<Vec<_>>(), validation),
         ALL => {
-            let mut all: Vec<_> = own().chain(reply::federated(entitlement)).collect();
+            let mut all: Vec<_> = own().chain(federated(entitlement)).collect();
             all.sort_by_key(|bundle| bundle.trust_domain().as_str());
             context(name, &all, validation)
         }
@@ -131,11 +131,17 @@ fn named(entitlement: &Entitlement, name: &str, validation: Validation) -> Resul
         let held = identities.find(|held| held.svid.id == id);
         return held.map(|held| certificate(name, held)).ok_or(NoSecret::Unknown);
     }
-    let mut bundles = reply::own(entitlement).chain(reply::federated(entitlement));
+    let mut bundles = reply::own(entitlement).chain(federated(entitlement));
     match bundles.find(|bundle| bundle.trust_domain() == id.trust_domain()) {
         Some(bundle) => context(name, &[bundle], validation),
         None => Err(NoSecret::Unknown),
     }
+}
+
+/// Those of other trust domains that vouch for anybody. Envoy refuses a bundle without authorities and
+/// goes on with the last one: one that was emptied is for it one that was removed.
+fn federated(entitlement: &Entitlement) -> impl Iterator<Item = &TrustBundle> {
+    reply::federated(entitlement).filter(|bundle| !bundle.authorities().is_empty())
 }
 
 /// The trust domain that a name stands for.

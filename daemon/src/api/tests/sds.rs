@@ -250,6 +250,14 @@ async fn a_trust_domain_that_is_removed_is_trusted_by_nobody() {
     stage.set(vec![federated("a", &["other.test"])]);
     let again = secrets(&next(&mut stream).await.unwrap());
     assert_eq!(trusted(&again["spiffe://other.test"]), had);
+    // Emptied by whoever publishes it: nobody of it is valid.
+    let other = parse_trust_domain("other.test").unwrap();
+    stage.trust(vec![crate::spiffe::TrustBundle::new(other, Vec::new()).unwrap()]);
+    let emptied = secrets(&next(&mut stream).await.unwrap());
+    assert_eq!(names(&emptied["ALL"]), ["td.test"]);
+    let nobody = trusted(&emptied["spiffe://other.test"]);
+    assert_eq!((nobody.len(), nobody[0].1.len()), (1, 1));
+    assert_ne!(nobody, had, "an authority that has signed nothing");
 }
 
 #[tokio::test]
