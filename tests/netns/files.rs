@@ -316,3 +316,19 @@ fn files_of_a_rule_that_went_while_no_daemon_ran_are_removed() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn files_of_an_identity_that_is_denied_are_removed() -> Result<()> {
+    let rules = Rules::client_calls_server();
+    Lab::check(&rules, |lab| {
+        let home = home(lab)?;
+        with_files(lab, &rules.clone().rule(&files(&home, "")))?;
+        let key = home.join("svid/svid.key");
+        wait_for(&key)?;
+        lab.b.ask(&["deny", "add", "--spiffe-id", &server_id()])?;
+        eventually("an empty directory", || names(&home.join("svid")).ok().filter(Vec::is_empty))?;
+        not_ready_for(&lab.b, "server-tls: ")?;
+        lab.b.ask(&["deny", "remove", "--spiffe-id", &server_id()])?;
+        wait_for(&key)
+    })
+}

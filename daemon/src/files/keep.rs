@@ -149,7 +149,7 @@ impl Keeper {
     async fn remove(&mut self, directory: &Path, owner: Owner) -> bool {
         let path = directory.to_owned();
         let cleared = tokio::task::spawn_blocking(move || match Place::once(&path, owner) {
-            Ok(Some(place)) => place.clear().map(|()| true),
+            Ok(Some(place)) => place.clear(),
             Ok(None) => Ok(false),
             Err(error) => Err(error),
         });

@@ -117,18 +117,21 @@ impl Place {
         Ok(())
     }
 
-    /// Removes all that was ever written here; the names first, then what they lead to.
-    pub(super) fn clear(&self) -> Result<(), PlaceError> {
+    /// Removes all that was ever written here; the names first, then what they lead to. Says whether
+    /// there was anything.
+    pub(super) fn clear(&self) -> Result<bool, PlaceError> {
         let remove = |name: &str| self.dir.remove(name).map_err(self.failed(name, "remove"));
         let names = self.all_names()?;
         for name in names.iter().filter(|name| self.is_our_link(name)) {
             remove(name)?;
         }
         remove(CHOICE)?;
-        for name in names.iter().filter(|name| name.starts_with(VERSION)) {
+        let is_version = |name: &&String| name.starts_with(VERSION);
+        for name in names.iter().filter(is_version) {
             self.dir.wipe(name, self.owner).map_err(self.failed(name, "remove"))?;
         }
-        self.dir.sync().map_err(self.failed("", "sync"))
+        self.dir.sync().map_err(self.failed("", "sync"))?;
+        Ok(names.iter().any(|name| name == CHOICE || is_version(&name)))
     }
 
     /// Opens a directory to remove what was once written there. `None` if it is gone.

@@ -81,8 +81,9 @@ fn files_are_written_replaced_and_removed_without_a_rest() {
     let version = write(&set, 3).unwrap();
     assert_eq!(names(&set.directory), ["..data", &version, "both.pem", "bundle.pem"]);
     fs::write(set.directory.join("theirs"), "x").unwrap();
-    Place::open(&set).unwrap().clear().unwrap();
+    assert!(Place::open(&set).unwrap().clear().unwrap());
     assert_eq!(names(&set.directory), ["theirs"], "what is not ours stays");
+    assert!(!Place::open(&set).unwrap().clear().unwrap(), "nothing is left");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::place::{Place, PlaceError};
 use super::standing::Standings;
 use super::tell::tell;
 use crate::audit::Audit;
-use crate::identity::{EntryWatch, HeldSvid};
+use crate::identity::{EntryWatch, HeldSvid, IssueError};
 use crate::shutdown::Stop;
 use crate::spiffe::{BundleSet, TrustBundle};
 use crate::sys::command::CommandCgroup;
@@ -85,7 +85,15 @@ impl Upkeep {
     }
 
     async fn write_if_due(&mut self) -> Result<(), String> {
-        let (held, bundles) = self.watch.current().await.map_err(|error| error.to_string())?;
+        let (held, bundles) = match self.watch.current().await {
+            Ok(found) => found,
+            Err(error) => {
+                if matches!(error, IssueError::Denied(_)) {
+                    self.withdraw().await?;
+                }
+                return Err(error.to_string());
+            }
+        };
         let bundle = bundle_of(&held, &bundles)?;
         let same = self
             .seen
@@ -97,6 +105,22 @@ impl Upkeep {
             return Ok(());
         }
         self.write(&held, bundle).await
+    }
+
+    /// Takes away what an identity that is denied must not have any more.
+    async fn withdraw(&mut self) -> Result<(), String> {
+        self.seen = None;
+        let set = Arc::clone(&self.set);
+        let cleared = blocking(move || match Place::once(&set.directory, set.owner)? {
+            Some(place) => place.clear(),
+            None => Ok(false),
+        });
+        if cleared.await? {
+            let (directory, owner) = (self.set.directory.display(), self.set.owner);
+            let detail = format!("SVID, key and bundle in {directory} of user {owner}: denied");
+            self.audit.order("files_removed", detail).await;
+        }
+        Ok(())
     }
 
     async fn write(&mut self, held: &HeldSvid, bundle: Arc<TrustBundle>) -> Result<(), String> {
