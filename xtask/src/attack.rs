@@ -26,7 +26,7 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     let rows = rows(&text)?;
     let path: PathBuf = run::root().join(TABLE);
     fs::create_dir_all(path.parent().unwrap_or(run::root()))?;
-    fs::write(&path, page(&rows, &heading()?))?;
+    fs::write(&path, page(&rows, &run::provenance()?))?;
     println!("published {} rows in {TABLE}", rows.len());
     Ok(())
 }
@@ -43,15 +43,6 @@ fn rows(text: &str) -> Result<Vec<Row<'_>>> {
     }
     rows.sort_unstable();
     Ok(rows)
-}
-
-fn heading() -> Result<String> {
-    let said = |program: &str, arguments: &[&str]| {
-        run::output(&mut run::command(program, arguments)).map(|said| said.trim().to_owned())
-    };
-    let (date, kernel) = (said("date", &["-u", "+%Y-%m-%d"])?, said("uname", &["-r"])?);
-    let commit = said("git", &["describe", "--always", "--dirty", "--exclude=*"])?;
-    Ok(format!("{date}, kernel {kernel}, commit {commit}"))
 }
 
 fn page(rows: &[Row<'_>], heading: &str) -> String {

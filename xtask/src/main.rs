@@ -7,6 +7,7 @@ mod attack;
 mod bench;
 mod build;
 mod check;
+mod conformance;
 mod demo;
 mod provision;
 mod run;
@@ -61,6 +62,8 @@ enum Verb {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Ask the daemon all that the SPIFFE standards demand, and publish docs/conformance.md.
+    Conformance,
     /// Kill the daemon under load for long, and count what was lost and what was seen on the wire.
     Survive {
         /// How often.
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Verb::Check { fast } => check::run(fast),
         Verb::Tidy => tidy::run(),
         Verb::Attack { only } => attack::run(only.as_deref()),
+        Verb::Conformance => conformance::run(),
         Verb::Survive { kills } => test::survive(kills),
         Verb::Bench { options } => bench::run(&options),
         Verb::Test { tiers, only, vm } if vm.is_empty() => test::run(&tiers, only.as_deref()),

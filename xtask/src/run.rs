@@ -74,3 +74,13 @@ fn shown(command: &Command) -> String {
     }
     line
 }
+
+/// What a published result is of: date, kernel, commit.
+pub(crate) fn provenance() -> Result<String> {
+    let said = |program: &str, arguments: &[&str]| {
+        output(&mut command(program, arguments)).map(|said| said.trim().to_owned())
+    };
+    let (date, kernel) = (said("date", &["-u", "+%Y-%m-%d"])?, said("uname", &["-r"])?);
+    let commit = said("git", &["describe", "--always", "--dirty", "--exclude=*"])?;
+    Ok(format!("{date}, kernel {kernel}, commit {commit}"))
+}

@@ -128,6 +128,16 @@ pub(crate) fn attack_at_length(only: Option<&str>, results: &Path) -> Result<()>
     Ok(())
 }
 
+/// The conformance suite, which leaves its table in a file.
+pub(crate) fn conformance(results: &Path) -> Result<()> {
+    let told = [("TACIT_CONFORMANCE_TABLE", results.as_os_str())];
+    let count = Tier::Interop.privileged(Some("every_demand_of_the_conformance_suite"), &told)?;
+    if count.failed > 0 || count.passed == 0 {
+        bail!("a demand is not met; nothing is published");
+    }
+    Ok(())
+}
+
 /// Kills daemons under load this often.
 pub(crate) fn survive(kills: u64) -> Result<()> {
     let wanted = kills.to_string();
