@@ -35,23 +35,29 @@ fn a_dead_daemons_ports() -> Result<()> {
     let row = Row { who: Who::Outside, trick: "listeners on the ports of a dead daemon" };
     Lab::check(&Rules::client_calls_server(), |lab| {
         let _echo = lab.echo(7000)?;
-        compare(row, (Control::Instead("`tacit_lookup` detached"), &lab.a), |round| {
-            if round == "control" {
-                lab.a.start()?;
-                lab.a.detach("tacit_lookup")?;
-            }
-            let ports = lab.a.proxy_ports()?;
-            lab.a.crash()?;
-            let port = *ports.first().context("no port")?;
-            let thieves = thieves(&lab.a, &[("127.0.0.1", port), ("::1", port)])?;
-            let marker = format!("for-the-server-{round}");
-            let words = ["talk", &to(lab), "--text", &marker];
-            ensure!(round == "control" || lab.client().run(probe()?, &words)?.failed());
-            let mut client = lab.client().spawn(probe()?, &words)?;
-            let score = Score::once(stolen(&thieves, &marker));
-            client.kill();
-            Ok(score)
-        })
+        compare(
+            row,
+            (Control::Instead("`tacit_lookup`, `tacit_egress` detached"), &lab.a),
+            |round| {
+                if round == "control" {
+                    lab.a.start()?;
+                    lab.a.detach("tacit_lookup")?;
+                    // Holds the SYN while nobody of ours listens.
+                    lab.a.detach("tacit_egress")?;
+                }
+                let ports = lab.a.proxy_ports()?;
+                lab.a.crash()?;
+                let port = *ports.first().context("no port")?;
+                let thieves = thieves(&lab.a, &[("127.0.0.1", port), ("::1", port)])?;
+                let marker = format!("for-the-server-{round}");
+                let words = ["talk", &to(lab), "--text", &marker];
+                ensure!(round == "control" || lab.client().run(probe()?, &words)?.failed());
+                let mut client = lab.client().spawn(probe()?, &words)?;
+                let score = Score::once(stolen(&thieves, &marker));
+                client.kill();
+                Ok(score)
+            },
+        )
     })
 }
 

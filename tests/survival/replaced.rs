@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Lab, Node, Record, Rules, eventually, probe, uid};
+use harness::{Group, Lab, Node, Record, Rules, eventually, probe, uid};
 
 use crate::load::{Clients, MARKER};
 
@@ -108,6 +108,32 @@ fn what_outlives_the_drain_time_is_reset_and_recorded_as_such() -> Result<()> {
     })
 }
 
+/// It had written its own scopes already, in which nothing is strict, when it came to nothing.
+#[test]
+fn a_successor_that_fails_late_leaves_the_scopes_as_they_were() -> Result<()> {
+    Lab::check(&Rules::client_calls_server(), |lab| {
+        let plain = lab.b.pod(Group::Outside, uid::SERVER);
+        let echo = plain.serve(probe()?, &["serve", "echo", "0.0.0.0:7000"], 7000)?;
+        let whole = fs::read_to_string(lab.a.config())?;
+        let other = lab.a.dir().join("other.toml");
+        fs::write(&other, whole.replace("mode = \"strict\"", "mode = \"observe\""))?;
+        // What it cannot use, and reads last.
+        fs::write(lab.a.state().join("files"), "no line of it\n")?;
+        let words = ["run", "--replace", "--config", &other.to_string_lossy()];
+        let said = lab.a.daemon_pod().run(harness::tacit()?, &words)?;
+        ensure!(said.failed() && said.stderr.contains("state/files"), "{said:?}");
+        let again = || lab.a.ask(&["status"]).ok().filter(|it| it.contains("ready"));
+        eventually("the daemon goes on", again)?;
+        let stranger = lab.a.pod(Group::Strict, uid::STRANGER);
+        let dial = ["talk", &format!("{}:7000", lab.b.ip)];
+        for _ in 0..5 {
+            ensure!(stranger.run(probe()?, &dial)?.failed());
+        }
+        ensure!(!echo.said().contains("accept="), "it got out: {}", echo.said());
+        Ok(())
+    })
+}
+
 #[test]
 fn a_successor_that_comes_to_nothing_changes_nothing() -> Result<()> {
     Lab::check(&Rules::client_calls_server(), |lab| {
@@ -185,7 +211,7 @@ fn a_predecessor_or_successor_that_is_killed_is_told_of() -> Result<()> {
 fn the_workload_api_goes_on() -> Result<()> {
     Lab::check(&Rules::client_calls_server(), |lab| {
         let api = lab.a.workload_api();
-        let pod = lab.a.pod(harness::Group::Strict, uid::CLIENT);
+        let pod = lab.a.pod(Group::Strict, uid::CLIENT);
         let path = api.to_string_lossy();
         let words = ["--socket", &*path];
         let before = fs::metadata(&api)?;

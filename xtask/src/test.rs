@@ -182,7 +182,7 @@ impl Tier {
             Self::Unit => {
                 let product = ["-p", "ebpf-abi", "-p", "tacit", "-p", "proto", "-p", "xtask"];
                 // What the other tiers stand on.
-                let tools = ["-p", "tests", "--lib", "--bins", "--bench", "bench"];
+                let tools = ["-p", "tests", "--lib", "--bins"];
                 let mut count = Count::default();
                 for packages in [product.as_slice(), &tools] {
                     let mut cargo = run::cargo(&["test", "--no-fail-fast"]);

@@ -183,7 +183,9 @@ where
 
 fn refused(error: ChangeError) -> Refused {
     match error {
-        ChangeError::Invalid(_) | ChangeError::Conflicts(_) => Refused::Wrong(error.to_string()),
+        ChangeError::Invalid(_) | ChangeError::Conflicts(_) | ChangeError::TooLarge => {
+            Refused::Wrong(error.to_string())
+        }
         ChangeError::File(error) => not_kept(&error),
     }
 }

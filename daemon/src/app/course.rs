@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin::AdminSocket;
 use crate::api::Bequest;
+use crate::config::ReloadHandle;
 use crate::shutdown::Tasks;
 use crate::sys::service_manager;
 
@@ -40,6 +41,7 @@ pub(super) struct Course {
     /// What lives until the last connection has ended.
     pub(super) last: Tasks,
     pub(super) surface: Surface,
+    pub(super) reload: ReloadHandle,
     pub(super) candidates: mpsc::Receiver<Candidate>,
     /// Set while nothing may be changed by command: a successor reads what there is.
     pub(super) frozen: Arc<AtomicBool>,
@@ -169,6 +171,9 @@ impl Course {
     async fn rule_again(&mut self) -> Result<(), StartError> {
         let kernel = &self.governor.kernel;
         kernel.introduce(&self.listeners.ports(), &self.drains.pids())?;
+        // The candidate may have written its own scopes, and a reload meanwhile wrote none.
+        let config = Arc::clone(&self.reload.config().borrow());
+        self.governor.table.apply(&config.scopes)?;
         kernel.attach()?;
         self.reign = self.governor.begin()?;
         self.governor.adopt(&mut self.reign).await

@@ -57,10 +57,7 @@ impl Denials {
 
     /// Puts the list into force; says how many connections that cuts.
     fn enforce(&self) -> usize {
-        let list = Arc::new(self.in_force.denials.list());
-        let cut = self.proxy.connections_denied(&list);
-        self.in_force.deny(list);
-        cut
+        self.in_force.deny(|list| self.proxy.connections_denied(list))
     }
 }
 

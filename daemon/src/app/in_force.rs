@@ -1,7 +1,7 @@
 //! Puts another configuration into force as one: scopes, entries and rules. While one of them is the
 //! new one's and another still the old one's, nothing is settled, and no connection is admitted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -27,6 +27,8 @@ pub(super) struct InForce {
     pub(super) policy: watch::Sender<Arc<Policy>>,
     pub(super) denials: LiveDenials,
     pub(super) denied: watch::Sender<Arc<DenyList>>,
+    /// Held over each change of what is denied.
+    pub(super) denying: Arc<Mutex<()>>,
     /// SVIDs that are kept in files.
     pub(super) files: watch::Sender<Arc<Vec<FileSet>>>,
     pub(super) settled: watch::Sender<bool>,
@@ -64,6 +66,7 @@ impl InForce {
             policy,
             denials,
             denied,
+            denying: Arc::default(),
             files,
             settled,
         })
@@ -79,21 +82,27 @@ impl InForce {
         let _unsettled = Unsettled::begin(&self.settled);
         self.table.apply(&config.scopes).map_err(|error| error.to_string())?;
         self.denials.declare(&config.denied);
-        let denied = Arc::new(self.denials.list());
         self.bundles.declare(&config.relationships);
         self.entries.declare(Arc::clone(&config.registry));
-        self.deny(Arc::clone(&denied));
-        self.policy.send_replace(Arc::new(Policy { denied, ..config.policy() }));
+        self.deny(|denied| {
+            let denied = Arc::clone(denied);
+            self.policy.send_replace(Arc::new(Policy { denied, ..config.policy() }));
+        });
         self.files.send_replace(Arc::new(config.files.clone()));
         Ok(())
     }
 
-    /// Puts a deny list into force: connections are cut by it before SVIDs are withdrawn, so that
-    /// records say why.
-    pub(super) fn deny(&self, denied: Arc<DenyList>) {
+    /// Puts the deny list into force as it is now: connections are cut by it before SVIDs are
+    /// withdrawn, so that records say why. One at a time, so that no list takes the place of a newer
+    /// one; `before` is shown it first.
+    pub(super) fn deny<T>(&self, before: impl FnOnce(&Arc<DenyList>) -> T) -> T {
+        let _turn = self.denying.lock().unwrap_or_else(PoisonError::into_inner);
+        let denied = Arc::new(self.denials.list());
+        let told = before(&denied);
         self.policy.send_modify(|policy| Arc::make_mut(policy).denied = Arc::clone(&denied));
         self.denied.send_replace(denied);
         self.identities.reconcile();
+        told
     }
 }
 

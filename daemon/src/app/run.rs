@@ -198,7 +198,7 @@ impl Begun {
         let asked = Asked {
             path,
             loaded,
-            reload,
+            reload: reload.clone(),
             authorities,
             denials,
             published,
@@ -207,6 +207,9 @@ impl Begun {
         };
         let (surface, candidates, frozen) = asked.surface(&config, &base, &governor, &in_force);
         base.serve(&mut front, Arc::clone(&surface.daemon), Arc::clone(&surface.changes));
+        let offer = offer(&config, &place)?;
+        place.extent.forbid()?;
+        // After this nothing fails: the predecessor goes.
         if let Some(yielding) = yielding {
             let inheritance = Inheritance::new(audit, open);
             let draining = yielding.taken().await?;
@@ -214,8 +217,6 @@ impl Begun {
             last.spawn("predecessor", draining.follow(inheritance, kernel, drains.others()));
         }
         workload_file.made(governor.kept);
-        let offer = offer(&config, &place)?;
-        place.extent.forbid()?;
         tracing::info!(node = %config.node.name, trust_domain = %config.node.trust_domain, "ready");
         let drain_timeout = config.proxy.drain_timeout;
         Ok(Course {
@@ -225,6 +226,7 @@ impl Begun {
             front,
             last,
             surface,
+            reload,
             candidates,
             frozen,
             listeners,

@@ -22,6 +22,8 @@ use crate::sys::private_files::{
 
 /// The file, below the state directory.
 const FILE: &str = "entries.toml";
+/// Largest file that is written, bytes: one that is read again at the next start.
+const LARGEST: usize = 12 << 20;
 /// What the file says to people.
 const HEADER: &str = "# Written by tacit; change it by `tacit entries add | remove | import`.\n\n";
 /// Where live entries come from, for people.
@@ -63,6 +65,11 @@ pub enum ChangeError {
     /// They cannot stand beside what there is.
     #[error("{}", lines(.0))]
     Conflicts(Vec<Conflict>),
+    /// More than is kept.
+    #[error(
+        "live entries together have more than {LARGEST} bytes; declare some in the configuration"
+    )]
+    TooLarge,
     /// They could not be kept.
     #[error(transparent)]
     File(#[from] FileError),
@@ -253,6 +260,9 @@ impl Shared {
         }
         let texts = live.values().map(|(_, text)| &**text);
         let text = std::iter::once(HEADER).chain(texts).collect::<Vec<_>>().join("\n");
+        if text.len() > LARGEST {
+            return Err(ChangeError::TooLarge);
+        }
         if let Some(state_dir) = self.path.parent() {
             create_private_dir(state_dir)?;
         }

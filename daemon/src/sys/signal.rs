@@ -77,8 +77,8 @@ mod tests {
         let sent = send(child.id(), own + 1, ReloadSignal::Term).unwrap();
         assert_eq!(sent, Sent::Foreign(own));
         assert_eq!(child.try_wait().unwrap(), None);
-        assert_eq!(send(child.id(), own, ReloadSignal::Hup).unwrap(), Sent::Yes);
-        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGHUP));
-        assert_eq!(send(child.id(), own, ReloadSignal::Hup).unwrap(), Sent::NoProcess);
+        assert_eq!(send(child.id(), own, ReloadSignal::Usr1).unwrap(), Sent::Yes);
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGUSR1));
+        assert_eq!(send(child.id(), own, ReloadSignal::Usr1).unwrap(), Sent::NoProcess);
     }
 }

@@ -8,7 +8,7 @@ use proto::envoy::service::discovery::v3::{
 use tonic::{Status, Streaming};
 
 use super::secrets::{self, SECRET_URL, Validation};
-use super::service::{Discovery, Event, secret_of};
+use super::service::{Discovery, Event, check_count, secret_of};
 use super::stream::{check_type, nonce};
 
 /// The name that means everything. Source: xDS protocol, "wildcard subscription".
@@ -74,7 +74,7 @@ impl DeltaStream {
                 }
             }
         }
-        Ok(())
+        check_count(self.names.len().max(self.sent.len()))
     }
 
     /// What differs from what the client has, if anything does.

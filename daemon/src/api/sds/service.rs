@@ -82,7 +82,13 @@ impl Discovery {
             biased;
             () = self.stop.draining() => Err(status::stopping()),
             () = self.caller.peer.exited() => Err(status::not_attested()),
-            said = request => said.map(Event::Said),
+            said = request => {
+                // The first was counted as the stream was opened.
+                if begun && !self.caller.counted.may_ask() {
+                    return Err(status::rate_limited("secrets"));
+                }
+                said.map(Event::Said)
+            }
             () = self.subscription.changed(), if begun => Ok(Event::MayHaveChanged),
             () = tokio::time::sleep(pause) => {
                 if begun { Ok(Event::MayHaveChanged) } else { Err(Status::deadline_exceeded("no request")) }
@@ -111,6 +117,20 @@ impl Discovery {
     }
 }
 
+/// Names that one stream may subscribe to. Chosen: an Envoy has some for each cluster and listener.
+const MOST_NAMES: usize = 1000;
+
+/// Whether a stream may subscribe to so many names.
+///
+/// # Errors
+/// It may not: each name costs memory and, where nothing is known of it, a key.
+pub(super) fn check_count(names: usize) -> Result<(), Status> {
+    if names <= MOST_NAMES {
+        return Ok(());
+    }
+    Err(status::bad_request(format!("a stream may name at most {MOST_NAMES} secrets")))
+}
+
 /// The secrets of these names, or of all if there are none.
 ///
 /// # Errors
@@ -120,6 +140,7 @@ pub(super) fn secrets_of(
     names: &[String],
     validation: Validation,
 ) -> Result<Vec<Named>, Status> {
+    check_count(names.len())?;
     let all = if names.is_empty() { secrets::everything(entitlement) } else { names.to_vec() };
     let mut found = BTreeMap::new();
     let mut unknown = Vec::new();

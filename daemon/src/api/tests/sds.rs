@@ -148,6 +148,23 @@ async fn what_is_not_the_callers_is_refused_and_a_stranger_gets_nothing() {
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
+/// Each name costs memory for as long as the stream lives, and a key where nothing is known of it.
+#[tokio::test]
+async fn nobody_names_secrets_without_end() {
+    let stage = Stage::new(vec![own("a")]);
+    let names: Vec<_> = (0..1001).map(|n| format!("spiffe://other-{n}.test")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    assert_eq!(fetch(&stage, asked(&names)).await.unwrap_err().code(), Code::InvalidArgument);
+    let (say, requests) = requests();
+    let mut stream =
+        client(&stage).await.delta_secrets(requests.boxed()).await.unwrap().into_inner();
+    let all = names.iter().map(|&name| name.to_owned()).collect();
+    let first =
+        DeltaDiscoveryRequest { resource_names_subscribe: all, ..DeltaDiscoveryRequest::default() };
+    say.send(first).await.unwrap();
+    assert_eq!(next(&mut stream).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
 #[tokio::test]
 async fn an_envoy_without_the_validator_gets_a_plain_context() {
     let stage = Stage::new(vec![federated("a", &["other.test"])]);

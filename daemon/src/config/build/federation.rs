@@ -115,7 +115,10 @@ fn issuer(text: String, place: &Place, reader: &mut Reader<'_>) -> Option<Arc<st
     let rest = text.strip_prefix("https://").unwrap_or_default();
     let host = rest.split('/').next().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/:[]%".contains(c);
+    // A segment that begins with a colon means something else to the router.
+    let has_colon = rest.split('/').skip(1).any(|segment| segment.starts_with(':'));
     if host.is_empty()
+        || has_colon
         || text.ends_with('/')
         || !text.strip_prefix("https://").is_some_and(|it| it.chars().all(plain))
     {

@@ -12,13 +12,13 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::error::CaError;
 use super::files::{
-    BUNDLE, NEXT, NODE, NodeAuthority, REQUEST_KEY, ROOT_CERTIFICATE, ROOT_KEY, check_name,
+    BUNDLE, GONE, NEXT, NODE, NodeAuthority, REQUEST_KEY, ROOT_CERTIFICATE, ROOT_KEY, check_name,
     has_root_key, own_root, read_authority, read_bundle, read_node, read_root, root_above,
     write_node, write_root,
 };
 use super::request::make_request;
 use super::rotation::{GRACE, Retirement, Rotation};
-use super::signing::SigningAuthority;
+use super::signing::{ROOT_TTL, SigningAuthority};
 use crate::spiffe::{BundleError, TrustBundle, TrustDomain, pem_block};
 use crate::sys::private_files::{
     DirLock, FileError, PRIVATE, create_private_dir, lock_dir, place_dir, prepare_dir,
@@ -95,8 +95,9 @@ impl Held {
         };
         self.add_roots(&[next.authority().certificate.clone()])?;
         let mut rotation = node.rotation;
-        rotation.activate_at = Some(self.now + terms.activate_after);
-        rotation.retire_after = terms.retire_after.as_secs();
+        // No wait is longer than a root lives.
+        rotation.activate_at = Some(self.now + terms.activate_after.min(ROOT_TTL));
+        rotation.retire_after = terms.retire_after.min(ROOT_TTL).as_secs();
         rotation.write(&self.directory)?;
         Ok(next.authority().key_id.clone())
     }
@@ -130,12 +131,14 @@ impl Held {
         }
         let mut compromised = BTreeSet::from([node.root, node.signing.authority().key_id.clone()]);
         // What was prepared lay beside what was stolen.
-        if let Some(prepared) = self.next()? {
-            compromised.insert(prepared.authority().key_id.clone());
+        let prepared = self.next()?;
+        compromised.extend(prepared.as_ref().map(|it| it.authority().key_id.clone()));
+        // First, so that it is known after a crash at any step from here on.
+        self.compromise(&compromised)?;
+        if prepared.is_some() {
             self.remove_next()?;
         }
         self.prepare(Terms { activate_after: Duration::ZERO, retire_after: GRACE })?;
-        self.compromise(&compromised)?;
         self.activate(name)?;
         Ok(compromised)
     }
@@ -269,8 +272,13 @@ impl Held {
     }
 
     pub(super) fn remove_next(&self) -> Result<(), CaError> {
-        let next = self.directory.join(NEXT);
-        fs::remove_dir_all(&next).map_err(|source| io_error(&next, "remove", source))
+        let (next, gone) = (self.directory.join(NEXT), self.directory.join(GONE));
+        // In one step: half of it would look like half of an activation.
+        if gone.exists() {
+            fs::remove_dir_all(&gone).map_err(|source| io_error(&gone, "remove", source))?;
+        }
+        fs::rename(&next, &gone).map_err(|source| io_error(&next, "move away", source))?;
+        fs::remove_dir_all(&gone).map_err(|source| io_error(&gone, "remove", source))
     }
 
     /// Marks authorities whose keys are in wrong hands; they go once they are replaced.

@@ -36,6 +36,8 @@ pub(super) const ROOT_KEY: &str = "root.key";
 pub(super) const NODE: &str = "node.pem";
 /// Where the root that is to follow is kept.
 pub(super) const NEXT: &str = "next";
+/// Where what was prepared is moved to be removed.
+pub(super) const GONE: &str = ".next.gone";
 pub(super) const REQUEST_KEY: &str = "request.key";
 pub(super) const BUNDLE: &str = "bundle.pem";
 /// Longest common name of a certificate, in characters. Source: RFC 5280 appendix A.1.

@@ -114,11 +114,12 @@ impl JwtKeys {
         let fresh = JwtSigningKey::make(&self.folder, signs_from)?;
         for old in std::mem::replace(&mut self.keys, vec![Arc::new(fresh)]) {
             let path = path_of(&self.folder, old.signs_from);
-            fs::remove_file(&path).map_err(|source| FileError::Io {
-                path,
-                act: "remove",
-                source,
-            })?;
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(FileError::Io { path, act: "remove", source }.into());
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -46,6 +46,16 @@ fn read(document: &Value) -> Result<BundleDocument, DocumentError> {
     BundleDocument::parse(&domain("one.test"), document.to_string().as_bytes())
 }
 
+/// Whoever holds an authority that is gone may call an intermediate what he likes.
+#[test]
+fn only_the_end_of_a_path_is_looked_up() {
+    let bundle = bundle("one.test");
+    let own = bundle.authorities()[0].key_id.clone();
+    assert!(bundle.vouches_for(&["leaf's".to_owned(), own.clone()]));
+    assert!(!bundle.vouches_for(&[own, "gone".to_owned()]));
+    assert!(!bundle.vouches_for(&[]));
+}
+
 #[test]
 fn nobody_else_says_who_vouches_for_a_trust_domain() {
     let (own, other) = (bundle("one.test"), bundle("two.test"));

@@ -135,10 +135,12 @@ impl TrustBundle {
         &self.distrusted
     }
 
-    /// Whether a path that was verified before, given by the key ids of its authorities, would be
-    /// valid by this bundle as it is.
+    /// Whether a path that was verified before, given by the key ids of its authorities, the root's
+    /// last, would be valid by this bundle as it is.
     pub fn vouches_for(&self, path: &[String]) -> bool {
-        self.authorities.iter().any(|authority| path.contains(&authority.key_id))
+        // The last is the bundle's own; what an intermediate is called, its signer chose.
+        let anchor = path.last();
+        self.authorities.iter().any(|authority| Some(&authority.key_id) == anchor)
             && !path.iter().any(|key_id| self.distrusted.contains(key_id))
     }
 
