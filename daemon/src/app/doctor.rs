@@ -117,7 +117,10 @@ fn residue(bpffs: &Path) -> CheckDump {
                 "programs of {} are attached and hold strict scopes closed",
                 left.join(", ")
             ),
-            remedy: Some("start the daemon, or remove them by `tacit uninstall`".to_owned()),
+            remedy: Some(
+                "start the daemon of each, or remove what it left by `tacit uninstall --instance`"
+                    .to_owned(),
+            ),
         },
     }
 }

@@ -167,6 +167,16 @@ impl Shown {
                 }
             }
             match self.issue(id, ttl).await {
+                Ok(svid) if !self.is_valid(&Arc::clone(&bundles.borrow())) => {
+                    failures = failures.saturating_add(1);
+                    let serial = svid.serial;
+                    tracing::warn!(
+                        serial,
+                        failures,
+                        "a fresh X.509-SVID is not valid; check the clock"
+                    );
+                    tokio::time::sleep(retry_after(failures, ttl, NO_JITTER)).await;
+                }
                 Ok(svid) => {
                     failures = 0;
                     renew = renew_at(svid.not_before.max(clock::now()), svid.not_after, NO_JITTER);

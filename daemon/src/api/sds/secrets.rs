@@ -185,7 +185,10 @@ pub(super) fn context(
         (Validation::Plain, _) => return Err(NoSecret::NotPlain),
     };
     let keys = |bundle: &&TrustBundle| {
-        let ids = bundle.authorities().iter().map(|authority| authority.key_id.as_str());
+        let ids = bundle
+            .authorities()
+            .iter()
+            .map(|authority| format!("{}.{}", authority.key_id, mark_of(&authority.certificate)));
         format!("{}={}", bundle.trust_domain(), ids.collect::<Vec<_>>().join("+"))
     };
     Ok(Named {
@@ -194,6 +197,12 @@ pub(super) fn context(
         secret: Secret { name: name.to_owned(), r#type: Some(Type::ValidationContext(context)) },
         entry: None,
     })
+}
+
+/// Tells a certificate from another one of the same key: the end of it is the end of its signature.
+fn mark_of(certificate: &[u8]) -> String {
+    let end = certificate.last_chunk().copied().unwrap_or_default();
+    format!("{:016x}", u64::from_be_bytes(end))
 }
 
 fn spiffe_context(bundles: &[&TrustBundle]) -> CertificateValidationContext {

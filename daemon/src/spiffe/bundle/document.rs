@@ -117,6 +117,10 @@ impl BundleDocument {
             let bundle = TrustBundle::from_pem(trust_domain.clone(), text.as_bytes());
             Self::plain(bundle.map_err(|error| DocumentError::Malformed(error.to_string()))?)
         };
+        let keys = document.bundle.authorities().len();
+        if keys > MAX_KEYS {
+            return Err(DocumentError::TooManyKeys(keys));
+        }
         if let Some(ignored) = document.ignored.first() {
             return Err(DocumentError::InPart(ignored.clone()));
         }

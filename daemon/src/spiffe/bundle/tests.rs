@@ -183,3 +183,11 @@ fn an_empty_bundle_is_one_and_a_broken_one_is_none() {
     let many = vec![json!({}); 1001];
     assert_eq!(read(&json!({ "keys": many })), Err(DocumentError::TooManyKeys(1001)));
 }
+
+/// What is kept is read again at the next start, within the same bound.
+#[test]
+fn what_is_given_has_no_more_keys_than_are_read() {
+    let many = TrustBundle::new(domain("one.test"), vec![authority(); 1001]).unwrap().to_pem();
+    let given = BundleDocument::given(&domain("one.test"), &many);
+    assert!(matches!(given, Err(DocumentError::TooManyKeys(1001))), "{given:?}");
+}
